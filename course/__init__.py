@@ -1,0 +1,1 @@
+"""What maintainers and teachers run on the notebooks: execution with a report, lint, mutation testing."""

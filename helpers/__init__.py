@@ -1,0 +1,1 @@
+"""What more than one notebook of the course needs; one module per noun. Importing has no effect."""
