@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from helpers import checkpoints, data
 from helpers.metrics import DigitClassifier, accuracy, frechet_distance, in_batches, precision_recall
-from helpers.settings import PROJECT, start
+from helpers.settings import start, state_folder
 from helpers.training import cosine, fit
 
 SIZE = 128  # images a step
@@ -46,7 +46,7 @@ def main() -> None:
         schedule=cosine(steps, warmup=300),
         ema=0.998,
         hook=lambda model, _: {"test accuracy": accuracy(in_batches(model, test.images), test.labels)[0]},
-        state=PROJECT / "build/state/digit_classifier.safetensors",
+        state=state_folder() / "digit_classifier.safetensors",
         device=run.device,
     )
     print(result.history.get("test accuracy"), f"{result.seconds:.0f} s")

@@ -130,13 +130,13 @@ def load(name: str, model: torch.nn.Module) -> dict:
             f"{path}: tensors missing {sorted(wanted.keys() - tensors.keys())}, "
             f"not wanted {sorted(tensors.keys() - wanted.keys())}; build the model with {entry['arguments']}"
         )
-    for key, tensor in tensors.items():
-        if tensor.shape != wanted[key].shape:
+    for key, want in wanted.items():
+        if tensors[key].shape != want.shape:
             raise CheckpointError(
-                f"{path}: {key} has shape {tuple(tensor.shape)}, the model wants {tuple(wanted[key].shape)}; "
+                f"{path}: {key} has shape {tuple(tensors[key].shape)}, the model wants {tuple(want.shape)}; "
                 f"build the model with {entry['arguments']}"
             )
-    model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items()})
+    model.load_state_dict({key: tensors[key].to(want.dtype) for key, want in wanted.items()})
     return entry
 
 

@@ -68,7 +68,7 @@ def frechet_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"feature sets are {tuple(a.shape)} and {tuple(b.shape)}; wanted [N, d] and [M, d], N, M ≥ 2")
     a, b = a.double(), b.double()
-    cov_a, cov_b = torch.cov(a.T).atleast_2d(), torch.cov(b.T).atleast_2d()
+    cov_a, cov_b = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     # C_a C_b and root C_b root have the same eigenvalues; the second is symmetric

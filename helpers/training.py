@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -232,3 +232,16 @@ def cosine(steps: int, warmup: int = 0) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
     return factor
+
+
+def sweep(keys: Sequence[str], one: Callable[[str], dict], state: Path) -> dict[str, dict]:
+    """`{key: one(key)}`; results (plain numbers) are kept in the JSON file `state`, so a killed sweep goes on there.
+
+    The caller ships the whole and then deletes the file.
+    """
+    rows = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    for key in keys:
+        if key not in rows:
+            rows[key] = one(key)
+            write_atomic(state, json.dumps(rows).encode("utf-8"))
+    return {key: rows[key] for key in keys}
