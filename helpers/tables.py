@@ -20,7 +20,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """"mean ± standard deviation" of a few seeds, with n − 1 in the denominator."""
+    """ "mean ± standard deviation" of a few seeds, with n − 1 in the denominator."""
     n, mean = len(values), sum(values) / len(values)
     deviation = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5 if n > 1 else float("nan")
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
