@@ -97,6 +97,12 @@ def _is(node: ast.AST, number: float) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) in (int, float) and node.value == number
 
 
+def _signed(node: ast.AST, context: Context) -> tuple[ast.AST, tuple[ast.AST, str]]:
+    """The node with its sign, if it has one, and what that stands in."""
+    signed = isinstance(context[-1][0], ast.UnaryOp)
+    return (context[-1][0], context[-2]) if signed else (node, context[-1])
+
+
 def _textual(node: ast.AST) -> bool:
     """Whether + or * on this joins or repeats text or lists."""
     if isinstance(node, ast.BinOp):
@@ -131,7 +137,7 @@ def _flip_sign(node: ast.AST, context: Context) -> Iterator[ast.AST]:
 
 def _drop_half(node: ast.AST, context: Context) -> Iterator[ast.AST]:
     """0.5 → 1, a / 2 → a / 1, 2 a → a; exponents are drop_sqrt's and drop_square's."""
-    parent, name = context[-1]
+    parent, name = _signed(node, context)[1]
     power = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Pow) and name == "right"
     if _is(node, 0.5) and not power:
         yield ast.Constant(1.0)
@@ -177,10 +183,8 @@ def _off_by_one(node: ast.AST, context: Context) -> Iterator[ast.AST]:
     """An integer in an index, a bound of range, arange or linspace, or the 1 of t ± 1: one more."""
     if not (isinstance(node, ast.Constant) and type(node.value) is int):
         return
-    parent, name = context[-1]
-    if isinstance(parent, ast.UnaryOp):
-        parent, name = context[-2]
-    bound = _called(parent) in ("range", "arange", "linspace") and node in parent.args[:2]
+    whole, (parent, name) = _signed(node, context)
+    bound = _called(parent) in ("range", "arange", "linspace") and whole in parent.args[:2]
     sign = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Add | ast.Sub) and node.value == 1
     shifted = sign and (name == "right" or isinstance(parent.op, ast.Add))
     if bound or shifted or _indexes(context):
