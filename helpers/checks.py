@@ -107,35 +107,17 @@ class Checks:
         gaps = [abs(a - b) for a, b in zip(_flat(value, claim), _flat(reference, claim), strict=True)]
         gap = max(gaps)
         self._record(
-            part,
-            claim,
-            f"{gap:.6g} off",
-            f"> {tolerance:.2g}",
-            "wrong version",
-            "must fail",
-            None,
-            gap > tolerance,
+            part, claim, f"{gap:.6g} off", f"> {tolerance:.2g}", "wrong version", "must fail", None, gap > tolerance
         )
 
-    def reach(
-        self, part: str, claim: str, value: object, bound: object, real: bool, higher: bool = True
-    ) -> None:
+    def reach(self, part: str, claim: str, value: object, bound: object, real: bool, higher: bool = True) -> None:
         """A figure that the shipped model must reach on real data; on a stand-in it is recorded, not judged."""
         if real:
             (self.above if higher else self.below)(part, claim, value, bound, "reach figure of the course")
         else:
             value, bound = _number(value, claim), _number(bound, claim)
             self.records.append(
-                Record(
-                    part,
-                    claim,
-                    f"{value:.6g}",
-                    f"{bound:.6g}",
-                    "real data only",
-                    "stand-in",
-                    None,
-                    "not judged",
-                )
+                Record(part, claim, f"{value:.6g}", f"{bound:.6g}", "real data only", "stand-in", None, "not judged")
             )
             print(f"– {claim}: {value:.6g}, not judged on a stand-in")
 

@@ -45,9 +45,7 @@ def start(seed: int = 0, profile: str | None = None) -> Settings:
     """
     profile = profile or os.environ.get("DGM_PROFILE", "quick")
     if profile not in PROFILES:
-        raise ValueError(
-            f"DGM_PROFILE is {profile!r}; wanted one of {PROFILES}: set it and restart the kernel"
-        )
+        raise ValueError(f"DGM_PROFILE is {profile!r}; wanted one of {PROFILES}: set it and restart the kernel")
     name = os.environ.get("DGM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     print(f"profile {profile} · device {name} · seed {seed} · torch {torch.__version__.split('+')[0]}")
