@@ -70,9 +70,7 @@ class Checks:
         worst = bad[0] if bad else gaps.index(max(gaps))
         shown = f"{values[worst]:.6g}", f"{references[worst]:.6g}"
         many = f" (worst of {len(values)})" if len(values) > 1 else ""
-        self._record(
-            part, claim, *shown, f"± {tolerance:.2g}", because, _margin(gaps[worst], tolerance), not bad, many
-        )
+        self._record(part, claim, *shown, f"± {tolerance:.2g}", because, _margin(gaps[worst], tolerance), not bad, many)
 
     def standard_errors(
         self, part: str, claim: str, estimate: object, exact: object, error: object, bound: float = 4.0
@@ -107,7 +105,14 @@ class Checks:
         gaps = [abs(a - b) for a, b in zip(_flat(value, claim), _flat(reference, claim), strict=True)]
         gap = max(gaps)
         self._record(
-            part, claim, f"{gap:.6g} off", f"> {tolerance:.2g}", "wrong version", "must fail", None, gap > tolerance
+            part,
+            claim,
+            f"{gap:.6g} off",
+            f"> {tolerance:.2g}",
+            "wrong version",
+            "must fail",
+            None,
+            gap > tolerance,
         )
 
     def reach(self, part: str, claim: str, value: object, bound: object, real: bool, higher: bool = True) -> None:
@@ -117,7 +122,16 @@ class Checks:
         else:
             value, bound = _number(value, claim), _number(bound, claim)
             self.records.append(
-                Record(part, claim, f"{value:.6g}", f"{bound:.6g}", "real data only", "stand-in", None, "not judged")
+                Record(
+                    part,
+                    claim,
+                    f"{value:.6g}",
+                    f"{bound:.6g}",
+                    "real data only",
+                    "stand-in",
+                    None,
+                    "not judged",
+                )
             )
             print(f"– {claim}: {value:.6g}, not judged on a stand-in")
 

@@ -13,15 +13,16 @@ import tempfile
 import threading
 import urllib.request
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from helpers import drawn, folders
+from helpers.checkpoints import write_atomic
 from helpers.folders import DataError
 from helpers.settings import folder
 
@@ -45,7 +46,7 @@ PROBE = {  # a small request to the host that torchvision downloads from
 
 @dataclass(frozen=True)
 class Data:
-    """One split: uint8 `images` [N, C, H, W], int64 `labels` [N], `classes`, where it came from, and whether it is real.
+    """One split: uint8 `images` [N, C, H, W], int64 `labels` [N], `classes`, where it came from, whether it is real.
 
     Drawn faces also have their `factors` [N, K], named in `drawn.FACTORS`.
     """
@@ -62,18 +63,25 @@ class Data:
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches by index-select from uint8 images [N, C, H, W]; the order depends on (seed, epoch) alone, so that a
-    run resumed at any step sees the same batches."""
+    """Batches by index-select from uint8 images [N, C, H, W] and labels [N].
+
+    The order depends on (seed, epoch) alone, so that a run resumed at any step sees the same batches.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     size: int
     seed: int = 0
+    steps_per_epoch: int = field(init=False)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in the data; the remainder is left to the next epoch's shuffle."""
-        return max(1, len(self.images) // self.size)
+    def __post_init__(self) -> None:
+        """Whole batches only; the remainder waits for the next epoch's shuffle."""
+        if not 0 < self.size <= len(self.images) == len(self.labels):
+            raise ValueError(
+                f"batches of {self.size} from {len(self.images)} images and {len(self.labels)} labels; "
+                "wanted 1 to as many as there are images, each with a label"
+            )
+        object.__setattr__(self, "steps_per_epoch", len(self.images) // self.size)
 
     def at(self, step: int, part: int = 0, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         """Batch number `step` (from 0): float images in [0, 1] [B, C, H, W] and labels [B], on the data's device.
@@ -85,10 +93,15 @@ class Batches:
         index = order[k * self.size : (k + 1) * self.size][part::parts]
         return self.images.index_select(0, index).float().div_(255), self.labels.index_select(0, index)
 
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All batches of one epoch, for loops that stand in a notebook."""
+        for k in range(self.steps_per_epoch):
+            yield self.at(epoch * self.steps_per_epoch + k)
+
 
 @functools.lru_cache(maxsize=8)
 def _order(n: int, seed: int, epoch: int, device: torch.device) -> torch.Tensor:
-    """The shuffle of one epoch [n] on `device`; never written to. A few are kept, for training and test sets in turn."""
+    """The shuffle of one epoch [n] on `device`; never written to. A few are kept: training and test sets take turns."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).to(device)
 
 
@@ -104,8 +117,10 @@ def load(name: str, split: str = "train", size: int | None = None) -> Data:
     """The split of "mnist", "cifar10", "faces" or "drawn_faces", scaled to `size` × `size` where `size` is given.
 
     Looked for below DGM_DATA (torchvision's layout, a folder, a zip), then through torchvision's download, then the
-    stand-in. Decoded once, then read from DGM_CACHE. Prints one line that says what it is. Raises ValueError
-    (DataError) for an unknown name or split and for damaged or unfitting data, FileNotFoundError for a missing folder.
+    stand-in. Decoded once, then read from DGM_CACHE. Prints one line that says what it is.
+
+    Raises DataError, a ValueError, for an unknown name or split and for damaged or unfitting data; FileNotFoundError
+    for a missing folder or file.
     """
     if name not in CLASSES:
         raise DataError(f"the data set is {name!r}; wanted one of {tuple(CLASSES)}")
@@ -126,9 +141,7 @@ def _find(name: str, split: str) -> tuple[Origin | None, str]:
     """The real data's origin, or None and why there is none."""
     root = folder("DGM_DATA", "data")
     if os.environ.get("DGM_DATA") and not root.is_dir():
-        raise FileNotFoundError(
-            f"DGM_DATA is {root}, which is no folder; create it, correct it, or unset DGM_DATA"
-        )
+        raise FileNotFoundError(f"DGM_DATA is {root}, which is no folder; create it, correct it, or unset DGM_DATA")
     origin = _below(root, name, split)
     if origin or name not in PROBE:
         return origin, "" if origin else "nothing below DGM_DATA"
@@ -159,30 +172,13 @@ def _classes(place: Path, name: str, split: str) -> Data:
     """A folder or zip of class folders."""
     wanted = {"mnist": (28, "L"), "cifar10": (32, "RGB"), "faces": (None, "RGB")}[name]
     images, labels, note = folders.read(place, split, CLASSES[name], *wanted)
-    return Data(
-        name, split, images, labels, CLASSES[name], f"real {TITLE[name]} ({place.name}, {note})", True
-    )
-
-
-def verify(file: Path, wanted: str) -> None:
-    """Raise unless the MD5 of `file` is `wanted`."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} is missing; put it there, or delete its folder to download the set again"
-        )
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "md5").hexdigest()
-    if found != wanted:
-        raise DataError(
-            f"{file} has MD5 {found}, wanted {wanted}: damaged, cut short or another file; "
-            "delete its folder to download the set again, or copy the original there"
-        )
+    return Data(name, split, images, labels, CLASSES[name], f"real {TITLE[name]} ({place.name}, {note})", True)
 
 
 def _mnist(files: tuple[Path, ...], split: str) -> Data:
     """The original idx files by torchvision's reader, after their checksums."""
     for file in files:
-        verify(file, MNIST_MD5[file.name])
+        folders.verify(file, MNIST_MD5[file.name])
     from torchvision.datasets.mnist import read_image_file, read_label_file  # 2 s, and not needed once cached
 
     images, labels = read_image_file(str(files[0])).unsqueeze(1), read_label_file(str(files[1]))
@@ -198,7 +194,7 @@ def _cifar(root: Path, split: str) -> Data:
         *CIFAR10.test_list,
         (CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
     ]:
-        verify(root / CIFAR10.base_folder / file, md5)
+        folders.verify(root / CIFAR10.base_folder / file, md5)
     found = CIFAR10(root, train=split == "train")
     images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
     source = "real CIFAR-10 (torchvision layout)"
@@ -245,40 +241,29 @@ def _stand_in(name: str, split: str, size: int | None) -> Origin:
 
     def read() -> Data:
         if name == "mnist":
-            images, labels, factors, source = drawn.digits(split)
+            parts, source = drawn.digits(split), "scikit-learn digits scaled to 28 × 28"
         elif name == "cifar10":
-            images, labels, factors, source = drawn.scenes(split)
+            parts, source = drawn.scenes(split), "drawn 32 × 32 pictures of ten classes"
         else:
-            images, labels, factors, source = drawn.people(split, size)
-        return Data(name, split, images, labels, CLASSES[name], source, False, factors)
+            parts, source = drawn.faces(split, size or drawn.FACE_SIZE), "drawn faces with known factors"
+        images, labels, *factors = parts
+        return Data(name, split, images, labels, CLASSES[name], source, False, *factors)
 
     return Origin((Path(drawn.__file__),), read)
-
-
-def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 [N, C, H, W] → uint8 [N, C, size, size], bilinear with anti-aliasing."""
-    if images.shape[-2:] == (size, size):
-        return images
-    scale = functools.partial(
-        torch.nn.functional.interpolate, size=(size, size), mode="bilinear", antialias=True
-    )
-    return torch.cat([scale(some.float()).round_().clamp_(0, 255).byte() for some in images.split(256)])
 
 
 def _cached(name: str, split: str, size: int | None, origin: Origin) -> Data:
     """The decoded split from DGM_CACHE, else decoded now and kept there. A damaged copy is made again."""
     for file in origin.files:
         if not file.is_file():
-            raise FileNotFoundError(
-                f"{file} is missing; put it there, or delete its folder to download the set again"
-            )
+            raise FileNotFoundError(f"{file} is missing; put it there, or delete its folder to download the set again")
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in origin.files]
     key = hashlib.sha256(json.dumps([FORMAT, name, split, size, stats]).encode()).hexdigest()[:16]
     path = folder("DGM_CACHE", "data/cache") / f"{name}-{split}-{size or 'native'}-{key}.safetensors"
     with contextlib.suppress(OSError, SafetensorError, ValueError, KeyError, TypeError):
         return _kept(path)
     data = origin.read()
-    data = data if size is None else replace(data, images=resized(data.images, size))
+    data = data if size is None else replace(data, images=folders.resized(data.images, size))
     with contextlib.suppress(OSError):  # a folder that cannot be written costs time alone
         _keep(path, data)
     return data
@@ -300,18 +285,14 @@ def _keep(path: Path, data: Data) -> None:
         "source": data.source,
         "real": data.real,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-        part = Path(temporary) / path.name
-        save_file(tensors, part, metadata={"fields": json.dumps(fields), "crc": _checksum(tensors)})
-        os.replace(part, path)
+    write_atomic(path, save(tensors, metadata={"fields": json.dumps(fields), "crc": _checksum(tensors)}))
 
 
 def _kept(path: Path) -> Data:
     """Read what `_keep` wrote; raises where the file is missing or damaged."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - not a dictionary
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}
     if _checksum(tensors) != metadata["crc"]:
         raise ValueError(f"{path} is damaged")
     fields = json.loads(metadata["fields"])

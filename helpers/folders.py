@@ -1,10 +1,12 @@
 """Folders and zips of class folders, read into one uint8 tensor; nothing is unpacked to disk."""
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +33,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder or zip holds, as POSIX paths below it: image `files`, `folders` (also empty ones), and `get` their bytes."""
+    """What a folder or zip holds, as paths below it: image `files`, `folders` (empty ones too), `get` for the bytes."""
 
     files: tuple[PurePosixPath, ...]
     folders: frozenset[PurePosixPath]
@@ -86,9 +88,7 @@ def _zip(place: Path, opened: zipfile.ZipFile) -> Listing:
     members = {PurePosixPath(info.filename): info for info in opened.infolist()}
     for path in members:
         if ".." in path.parts or path.is_absolute():
-            raise DataError(
-                f"{place} holds {str(path)!r}, which points outside the zip: make the zip again without it"
-            )
+            raise DataError(f"{place} holds {str(path)!r}, which points outside the zip: make the zip again without it")
     members = {path: info for path, info in members.items() if not _hidden(path)}
     if members and all(path.parts[0] == place.stem for path in members):
         members = {PurePosixPath(*path.parts[1:]): info for path, info in members.items()}
@@ -97,17 +97,12 @@ def _zip(place: Path, opened: zipfile.ZipFile) -> Listing:
     return _listing(found, inside, lambda path: opened.read(members[path]))
 
 
-def _listing(
-    found: list[PurePosixPath], inside: set[PurePosixPath], get: Callable[[PurePosixPath], bytes]
-) -> Listing:
+def _listing(found: list[PurePosixPath], inside: set[PurePosixPath], get: Callable[[PurePosixPath], bytes]) -> Listing:
     """Image files alone, sorted; hidden ones and other kinds of files are passed over."""
     images = sorted(path for path in found if path.suffix.lower() in ENDINGS and not _hidden(path))
-    parents = {
-        parent for path in [*images, *inside] for parent in [path, *path.parents] if parent not in images
-    }
-    return Listing(
-        tuple(images), frozenset(path for path in parents if path.parts and not _hidden(path)), get
-    )
+    nodes = {image.parent for image in images} | inside
+    shown = nodes.union(*(node.parents for node in nodes))
+    return Listing(tuple(images), frozenset(path for path in shown if path.parts and not _hidden(path)), get)
 
 
 def _read(
@@ -120,9 +115,7 @@ def _read(
     first = _decode(place, paths[0], listing.get, None, mode)
     shape = (side, side) if side else first.shape[:2]
     if shape[0] != shape[1]:
-        raise DataError(
-            f"{place}: {paths[0]} is {shape[1]} × {shape[0]}; wanted squares of one size: crop the images"
-        )
+        raise DataError(f"{place}: {paths[0]} is {shape[1]} × {shape[0]}; wanted squares of one size: crop the images")
     images = np.empty((len(paths), *shape, *first.shape[2:]), np.uint8)
 
     def work(start: int) -> None:
@@ -144,9 +137,7 @@ def _select(
     tops = {path.parts[0] for path in listing.folders}
     splits = tops & set(SPLITS)
     if splits and split not in splits:
-        raise DataError(
-            f"{place} has {sorted(splits)} and no {split!r}: add the folder {split}/<class>/<images>"
-        )
+        raise DataError(f"{place} has {sorted(splits)} and no {split!r}: add the folder {split}/<class>/<images>")
     depth = 1 if splits else 0
     folders = {path for path in listing.folders if not splits or path.parts[0] == split}
     found = sorted({path.parts[depth] for path in folders if len(path.parts) > depth})
@@ -161,15 +152,11 @@ def _select(
         if splits and path.parts[0] != split:
             continue
         if len(path.parts) != depth + 2:
-            raise DataError(
-                f"{place}: {path} lies elsewhere than {where}<image>: move it into its class's folder"
-            )
+            raise DataError(f"{place}: {path} lies elsewhere than {where}<image>: move it into its class's folder")
         chosen[path.parts[depth]].append(path)
     for name, some in chosen.items():
         if len(some) < (1 if splits else 2):
-            raise DataError(
-                f"{place}: class {name!r} has {len(some)} images (*.png, *.jpg, *.jpeg): add some"
-            )
+            raise DataError(f"{place}: class {name!r} has {len(some)} images (*.png, *.jpg, *.jpeg): add some")
     if splits:
         return chosen, ""
     return {name: _part(some, split) for name, some in chosen.items()}, ", split 80/20 per class, fixed seed"
@@ -180,6 +167,27 @@ def _part(paths: list[PurePosixPath], split: str) -> list[PurePosixPath]:
     order = np.random.RandomState(0).permutation(len(paths))
     cut = min(max(1, round(KEPT * len(paths))), len(paths) - 1)
     return [paths[k] for k in sorted(order[:cut] if split == "train" else order[cut:])]
+
+
+def verify(file: Path, wanted: str) -> None:
+    """Raise unless the MD5 of `file` is `wanted`."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; put it there, or delete its folder to download the set again")
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "md5").hexdigest()
+    if found != wanted:
+        raise DataError(
+            f"{file} has MD5 {found}, wanted {wanted}: damaged, cut short or another file; "
+            "delete its folder to download the set again, or copy the original there"
+        )
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 [N, C, H, W] → uint8 [N, C, size, size], bilinear with anti-aliasing."""
+    if images.shape[-2:] == (size, size):
+        return images
+    scale = partial(torch.nn.functional.interpolate, size=(size, size), mode="bilinear", antialias=True)
+    return torch.cat([scale(some.float()).round_().clamp_(0, 255).byte() for some in images.split(256)])
 
 
 def _decode(
@@ -198,9 +206,7 @@ def _decode(
         raise DataError(f"{place}: {path} is no whole image ({error}): replace or remove it") from error
     if found != mode:
         names = MODES.get(found, found), MODES.get(mode, mode)
-        raise DataError(
-            f"{place}: {path} is {names[0]} (mode {found}), wanted {names[1]} (mode {mode}): convert it"
-        )
+        raise DataError(f"{place}: {path} is {names[0]} (mode {found}), wanted {names[1]} (mode {mode}): convert it")
     if shape and pixels.shape[:2] != shape:
         raise DataError(
             f"{place}: {path} is {pixels.shape[1]} × {pixels.shape[0]}, wanted {shape[1]} × {shape[0]} as the others: "

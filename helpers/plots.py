@@ -57,7 +57,10 @@ def image_grid(
 
 
 def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, ax: Axes | None = None
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    ax: Axes | None = None,
 ) -> Axes:
     """One line per name, (x values, y values); markers differ too, so that grey prints can be told apart."""
     if ax is None:

@@ -56,3 +56,8 @@ def folder(variable: str, default: str) -> Path:
     """The folder that an environment variable names, else `default` below the project's root."""
     value = os.environ.get(variable)
     return Path(value).expanduser() if value else PROJECT / default
+
+
+def state_folder() -> Path:
+    """Where unfinished training keeps its state, so that it can go on: `build/state/` of the project."""
+    return PROJECT / "build" / "state"
