@@ -160,7 +160,7 @@ def draw(
     ends: tuple[Node, Node] | None = None,
     given: Collection[Node] = (),
 ) -> Axes:
-    """The graph with observed nodes (`given`) shaded and a note under each node.
+    """The graph with observed nodes (`given`) shaded and a note to the right of each node.
 
     `ends=(x, y)` shows all trails from x to y: active ones thick and green, blocked ones dashed, with a cross at each
     blocking node. An edge on an active and on a blocked trail is drawn as active.
@@ -184,12 +184,14 @@ def draw(
     fill = ["0.78" if v in given else "white" for v in G]
     wide = [2.6 if ends and v in ends else 1.2 for v in G]
     nx.draw_networkx_nodes(G, pos, ax=ax, node_color=fill, edgecolors=ring, linewidths=wide, node_size=720)
-    nx.draw_networkx_labels(G, pos, ax=ax, font_size=11)
     for v in {v for stop in stops for v in stop}:
-        ax.plot(*pos[v], marker="x", color=RED, markersize=24, markeredgewidth=2.4, zorder=5)
+        ax.plot(*pos[v], marker="x", color=RED, markersize=27, markeredgewidth=2.6, zorder=2.5)
+    for v, colour in zip(G, fill, strict=True):  # the name in front of a cross, on a patch of the node's colour
+        patch = {"boxstyle": "circle,pad=0.1", "facecolor": colour, "edgecolor": "none"}
+        ax.text(*pos[v], str(v), fontsize=11, ha="center", va="center", bbox=patch, zorder=3)
     for v, note in (notes or {}).items():
-        ax.annotate(note, pos[v], (0, -16), textcoords="offset points", ha="center", va="top", fontsize=8)
-    ax.margins(0.25)
+        ax.annotate(note, pos[v], (19, 0), textcoords="offset points", ha="left", va="center", fontsize=8.5)
+    ax.margins(x=0.35 if notes else 0.2, y=0.2)
     ax.axis("off")
     return ax
 
