@@ -61,6 +61,7 @@ def read(
             return _read(place, _zip(place, opened), split, classes, side, mode)
     except (
         zipfile.BadZipFile,
+        zlib.error,
         NotImplementedError,
         RuntimeError,
         EOFError,
