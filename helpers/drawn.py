@@ -72,16 +72,16 @@ def draw_faces(factors: torch.Tensor, size: int) -> torch.Tensor:
         (ellipse(0, -0.1, 0.64, 0.76), colour(0.16, 0.1, 0.07)),  # hair
         (ellipse(0, 0.05, 0.54, 0.68), skin),
     ):
-        sheet = torch.lerp(sheet, paint, mask)
+        sheet.lerp_(paint, mask)
     wide = 0.115 + 0.045 * eyes
     for rx, ry, paint in ((wide * 1.25, wide, colour(1, 1, 1)), (wide * 0.6, wide * 0.7, colour(0.08, 0.08, 0.12))):
-        sheet = torch.lerp(sheet, paint, ellipse(0.22, -0.08, rx, ry, x.abs()))  # both eyes at once
-    sheet = sheet * (1 - 0.25 * ellipse(0, 0.16, 0.045, 0.1))  # nose
+        sheet.lerp_(paint, ellipse(0.22, -0.08, rx, ry, x.abs()))  # both eyes at once
+    sheet.mul_(1 - 0.25 * ellipse(0, 0.16, 0.045, 0.1))  # nose
     # the mouth's middle line is a parabola: corners up where smile > 0
     line = 0.41 + 0.12 * smile * (0.8 - 1.6 * (x / 0.3).square())
     mouth = inside((y - line).abs() - 0.05 - 0.02 * smile.abs()) * inside(x.abs() - 0.3)
-    sheet = torch.lerp(sheet, colour(0.62, 0.06, 0.12), mouth)
-    return (sheet.clamp(0, 1) * 255).round().to(torch.uint8)
+    sheet.lerp_(colour(0.62, 0.06, 0.12), mouth)
+    return sheet.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 def scenes(split: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -261,6 +261,18 @@ def test_a_truncated_or_damaged_zip_is_named(place):
     refused(place, "faces.zip", "CRC")
 
 
+def test_a_member_that_does_not_inflate_is_named(place):
+    with zipfile.ZipFile(place / "faces.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in layout().items():
+            opened.writestr(name, content)
+        at = [info.header_offset + 30 + len(info.filename) for info in opened.infolist()]
+    whole = bytearray((place / "faces.zip").read_bytes())
+    for start in at:
+        whole[start : start + 8] = bytes([255] * 8)
+    (place / "faces.zip").write_bytes(whole)
+    refused(place, "faces.zip", "copy or make it again")
+
+
 def test_a_member_that_points_outside_is_refused(place, tmp_path):
     write(place / "faces", layout() | {"../smile/a.png": picture()}, zipped=True)
     refused(place, "faces.zip", "../smile/a.png", "outside")
@@ -335,6 +347,24 @@ def test_a_download_that_fails_ends_in_the_stand_in(place, monkeypatch):
     monkeypatch.setattr(data, "reachable", lambda url: True)
     monkeypatch.setattr(data, "download", fails)
     assert "the download failed with RuntimeError" in data.load("mnist", "test").source
+
+
+def test_a_download_appears_whole_or_not_at_all(place, monkeypatch):
+    def fetch(root, download):
+        assert download and data.socket.getdefaulttimeout() == 10
+        (Path(root) / "MNIST" / "raw").mkdir(parents=True)
+        (Path(root) / "MNIST" / "raw" / "part").touch()
+        if fails:
+            raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", fetch)
+    fails = True
+    with pytest.raises(RuntimeError):
+        data.download("mnist", place)
+    assert not list(place.iterdir()) and data.socket.getdefaulttimeout() is None
+    fails = False
+    data.download("mnist", place)
+    assert [path.name for path in place.rglob("*")] == ["MNIST", "raw", "part"]
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "drawn_faces"])
