@@ -101,7 +101,8 @@ def slow(model, batch):
     return loss(model, batch)
 state = Path(sys.argv[1])
 r = fit(net(), slow, toy(), steps=300, every=10, ema=0.9, clip=1.0, state=state, save_seconds=0, device=CPU)
-save_file({"w": torch.cat([p.flatten() for p in r.model.parameters()]), "l": torch.tensor(r.history["loss"])}, sys.argv[2])
+w = torch.cat([p.flatten() for p in r.model.parameters()])
+save_file({"w": w, "l": torch.tensor(r.history["loss"])}, sys.argv[2])
 """
 
 
