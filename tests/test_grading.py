@@ -16,6 +16,7 @@ from nbgrader.apps.api import NbGraderAPI
 from course.nbgrader_config import CODE_STUB, TEXT_STUB, config
 
 PROJECT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore:Object of type")  # nbgrader's use of SQLAlchemy
 ASSIGNMENTS = sorted(p for p in (PROJECT / "notebooks").glob("*") if any(p.glob("*.ipynb")))
 
 
