@@ -3,77 +3,84 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 COUNT = {"train": 4000, "test": 1000}
 SEED = {"train": 0, "test": 1}
 # uniform and independent; in this order the columns of a drawn face's factors
-FACTORS = ("smile", "hue", "eyes", "shift", "tilt")
+FACTORS = ("smile", "background", "skin", "eyes", "shift", "tilt")
+FACE_SIZE = 128
 
 
 def digits(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scikit-learn's 1,797 digits (8 × 8) scaled to 28 × 28: 1,500 to train, 297 to test; uint8 [N, 1, 28, 28]."""
+    """Scikit-learn's 1,797 digits (8 × 8) scaled to 28 × 28; uint8 [N, 1, 28, 28] and labels.
+
+    In a fixed shuffle, every fifth of each class is the test split: 1,433 to train, 364 to test.
+    """
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    images = torch.from_numpy(source.images).float()[:, None] / 16
+    shuffle = np.random.RandomState(0)  # numpy promises that this one never changes
+    order = [shuffle.permutation(np.flatnonzero(source.target == digit)) for digit in range(10)]
+    parts = [rows[::5] if split == "test" else np.delete(rows, np.s_[::5]) for rows in order]
+    index = torch.from_numpy(np.sort(np.concatenate(parts)))
+    images = torch.from_numpy(source.images).float()[index, None] / 16
+    # as wide as MNIST's digits lie in their frame
     images = F.pad(F.interpolate(images, size=(22, 22), mode="bicubic", align_corners=False), (3, 3, 3, 3))
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    index = order[:1500] if split == "train" else order[1500:]
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)[index], torch.from_numpy(source.target)[index].long()
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8), torch.from_numpy(source.target)[index].long()
 
 
-def faces(split: str, size: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Drawn faces: uint8 [N, 3, size, size], labels (1: smile), and factors [N, 5] in [−1, 1] as in FACTORS."""
+def faces(split: str, size: int = FACE_SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Drawn faces: uint8 [N, 3, size, size], labels (1: smile), and factors [N, K] in [−1, 1] as in FACTORS.
+
+    The factors are independent and uniform, but that |smile| starts at 0.25: less is neither smile nor frown.
+    """
     n, g = COUNT[split], torch.Generator().manual_seed(SEED[split])
     factors = torch.rand(n, len(FACTORS), generator=g) * 2 - 1
-    factors[:, 0] = factors[:, 0].sign() * (
-        0.25 + 0.75 * factors[:, 0].abs()
-    )  # neither smile nor frown would be neither
-    images = torch.cat([_draw_faces(part, min(size, 64)) for part in factors.split(100)])
-    if size > 64:  # drawing costs seconds at 64, a minute at 128
-        images = F.interpolate(images, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
+    factors[:, 0] = factors[:, 0].sign() * (0.25 + 0.75 * factors[:, 0].abs())
+    # a few at a time stay in the processor's cache
+    images = torch.cat([draw_faces(part, size) for part in factors.split(max(1, 2**17 // size**2))])
     return images, (factors[:, 0] > 0).long(), factors
 
 
-def _draw_faces(factors: torch.Tensor, size: int) -> torch.Tensor:
-    smile, hue, eyes, shift, tilt = (f.view(-1, 1, 1) for f in factors.T)
+def draw_faces(factors: torch.Tensor, size: int) -> torch.Tensor:
+    """The faces of given factors [N, K] in [−1, 1], in the order of FACTORS: uint8 [N, 3, size, size]."""
+    smile, hue, complexion, eyes, shift, tilt = (f.view(-1, 1, 1) for f in factors.T)
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
-    soft = 2.0 / size
-    x, y = x - 0.2 * shift, y + 0 * shift
+    x = x - 0.2 * shift
     angle = 0.3 * tilt
     x, y = angle.cos() * x + angle.sin() * y, angle.cos() * y - angle.sin() * x
 
     def inside(distance: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(-distance / soft)[:, None]  # [n, 1, H, W]
+        return (0.5 - distance * (size / 3)).clamp_(0, 1)[:, None]  # [n, 1, H, W]; an edge is 1.5 pixels wide
 
-    def ellipse(cx: float, cy: float, rx: torch.Tensor | float, ry: torch.Tensor | float) -> torch.Tensor:
+    def ellipse(
+        cx: float, cy: float, rx: torch.Tensor | float, ry: torch.Tensor | float, x: torch.Tensor = x
+    ) -> torch.Tensor:
         radius = ((x - cx) / rx).square() + ((y - cy) / ry).square()
-        return inside((radius.sqrt() - 1) * min(float(torch.as_tensor(r).mean()) for r in (rx, ry)))
+        return inside((radius.sqrt() - 1) * torch.minimum(torch.as_tensor(rx), torch.as_tensor(ry)))
 
     def colour(r: float, g: float, b: float) -> torch.Tensor:
         return torch.tensor([r, g, b], dtype=torch.float32).view(1, 3, 1, 1)
 
-    h = hue[:, None]
-    sheet = 0.5 + 0.35 * torch.cos(math.pi * h + colour(0, 2.1, 4.2)) + torch.zeros(1, 1, size, size)
-    skin = colour(0.93, 0.76, 0.62)
+    # hue runs over less than the whole circle, so that no two values look alike
+    sheet = 0.5 + 0.3 * torch.cos(0.8 * math.pi * hue[:, None] + colour(4.2, 2.1, 0)) + torch.zeros(1, 1, size, size)
+    skin = torch.lerp(colour(0.5, 0.33, 0.22), colour(0.97, 0.82, 0.7), (1 + complexion[:, None]) / 2)
     for mask, paint in (
-        (ellipse(0, -0.12, 0.62, 0.72), colour(0.25, 0.16, 0.1)),  # hair
-        (ellipse(0, 0.05, 0.52, 0.66), skin),
+        (ellipse(0, -0.1, 0.64, 0.76), colour(0.16, 0.1, 0.07)),  # hair
+        (ellipse(0, 0.05, 0.54, 0.68), skin),
     ):
         sheet = torch.lerp(sheet, paint, mask)
-    wide = 0.105 + 0.045 * eyes
-    for side in (-1, 1):
-        for rx, ry, paint in ((wide * 1.25, wide, colour(1, 1, 1)), (wide * 0.55, wide * 0.6, colour(0.1, 0.1, 0.15))):
-            mask = ellipse(side * 0.21, -0.08, rx, ry)
-            sheet = torch.lerp(sheet, paint, mask)
-    nose = ellipse(0, 0.14, 0.045, 0.1)
-    sheet = sheet * (1 - 0.25 * nose)
+    wide = 0.115 + 0.045 * eyes
+    for rx, ry, paint in ((wide * 1.25, wide, colour(1, 1, 1)), (wide * 0.6, wide * 0.7, colour(0.08, 0.08, 0.12))):
+        sheet = torch.lerp(sheet, paint, ellipse(0.22, -0.08, rx, ry, x.abs()))  # both eyes at once
+    sheet = sheet * (1 - 0.25 * ellipse(0, 0.16, 0.045, 0.1))  # nose
     # the mouth's middle line is a parabola: corners up where smile > 0
-    line = 0.38 + 0.1 * smile - 0.2 * smile * (x / 0.26).square()
-    mouth = inside((y - line).abs() - 0.035 - 0.02 * smile.abs()) * inside(x.abs() - 0.26)
-    sheet = torch.lerp(sheet, colour(0.72, 0.15, 0.2), mouth)
+    line = 0.41 + 0.12 * smile * (0.8 - 1.6 * (x / 0.3).square())
+    mouth = inside((y - line).abs() - 0.05 - 0.02 * smile.abs()) * inside(x.abs() - 0.3)
+    sheet = torch.lerp(sheet, colour(0.62, 0.06, 0.12), mouth)
     return (sheet.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -191,10 +198,10 @@ _SCENES: tuple[tuple[tuple, tuple, list[Part]], ...] = (
         _SKY,
         _SEA,
         [
-            ("box", 0, 0.3, 0.75, 0.15, 0),
-            ("box", -0.1, 0.02, 0.4, 0.13, 1),
-            ("box", 0.1, -0.35, 0.1, 0.28, 3),
-            ("box", -0.3, -0.3, 0.03, 0.25, 2),
+            ("hull", 0, 0.25, 0.8, 0.25, 0),
+            ("box", -0.05, -0.08, 0.45, 0.12, 7),
+            ("box", 0.1, -0.4, 0.11, 0.22, 3),
+            ("box", 0.1, -0.56, 0.11, 0.06, 2),
         ],
     ),
     (
@@ -228,9 +235,10 @@ def _draw_scene(u: torch.Tensor, above: tuple, below: tuple, parts: list[Part]) 
         torch.tensor([[0.85, 0.95, 0.6]]),
         torch.stack([0.25 + 0.2 * u[:, 9], 0.65 + 0.2 * u[:, 10], 0 * u[:, 0] + 0.15], 1),
     )
-    paints = [free, 0.5 + 0.5 * free, dark, orange, eye, warm, green]
+    white = torch.tensor([[0.95, 0.95, 0.93]])
+    paints = [free, 0.5 + 0.5 * free, dark, orange, eye, warm, green, white]
     for shape, cx, cy, rx, ry, paint in parts:
-        mask = torch.sigmoid(-_SHAPES[shape]((x - cx) / rx, (y - cy) / ry) * min(rx, ry) * 32)[:, None]
+        mask = torch.sigmoid(-_SHAPES[shape]((x - cx) / rx, (y - cy) / ry) * min(rx, ry) * 48)[:, None]
         sheet = sheet * (1 - mask) + paints[paint].expand(n, 3)[:, :, None, None] * mask
     return sheet * (0.8 + 0.35 * unit[:, 11, None])
 
@@ -239,6 +247,7 @@ def _draw_scene(u: torch.Tensor, above: tuple, below: tuple, parts: list[Part]) 
 _SHAPES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "oval": lambda x, y: (x.square() + y.square() + 1e-6).sqrt() - 1,
     "box": lambda x, y: torch.maximum(x.abs(), y.abs()) - 1,
+    "hull": lambda x, y: torch.maximum(x.abs() + (y + 1) / 5 - 1, y.abs() - 1),
     "peak": lambda x, y: torch.maximum(x.abs() - (y + 1) / 2, y - 1),
     "wedge": lambda x, y: torch.maximum(y.abs() - (1 - x) / 2, -x - 1),
 }
