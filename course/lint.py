@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from course.mutate import PROJECT, MutationError, notebooks
+from course.mutate import notebooks
+from course.notebooks import NOTEBOOKS, name_of
 
-POINTS = PROJECT / "notebooks" / "points.toml"
+POINTS = NOTEBOOKS / "points.toml"
 QUESTIONS = 29
 SIZE = 1_000_000  # bytes
 KINDS = {  # (grade, solution, locked) of nbgrader's metadata
@@ -256,11 +257,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="assignment/question; default: all")
     try:
         paths = notebooks(parser.parse_args(arguments).names)
-    except MutationError as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     found = points_faults(tomllib.loads(POINTS.read_text(encoding="utf-8")))
-    found += [f"{path.parent.name}/{path.stem}: {fault}" for path in paths for fault in faults(path)]
+    found += [f"{name_of(path)}: {fault}" for path in paths for fault in faults(path)]
     print("\n".join([*found, f"{len(paths)} notebooks, {len(found)} faults"]))
     return 1 if found else 0
 

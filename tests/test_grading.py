@@ -6,7 +6,6 @@ helper draws their static twin alone while nbgrader executes.
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import sample
@@ -14,10 +13,10 @@ from nbgrader.api import Gradebook
 from nbgrader.apps.api import NbGraderAPI
 
 from course.nbgrader_config import CODE_STUB, TEXT_STUB, config
+from course.notebooks import ROOT, all_notebooks
 
-PROJECT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.filterwarnings("ignore:Object of type")  # nbgrader's use of SQLAlchemy
-ASSIGNMENTS = sorted(p for p in (PROJECT / "notebooks").glob("*") if any(p.glob("*.ipynb")))
+ASSIGNMENTS = sorted({path.parent for path in all_notebooks()})
 
 
 def cells(path):
@@ -29,7 +28,7 @@ def cells(path):
 def release(source, root, monkeypatch):
     """Generate the student version of an assignment below `root`; returns nbgrader's API and the release's folder."""
     monkeypatch.chdir(root)
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     shutil.copytree(source, root / "notebooks" / source.name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     api = NbGraderAPI(config=config(root))

@@ -7,9 +7,9 @@ import pytest
 import sample
 
 from course import lint
-from course.mutate import notebooks
+from course.notebooks import all_notebooks, name_of
 
-NOTEBOOKS = notebooks([])
+NOTEBOOKS = all_notebooks()
 
 
 @pytest.fixture
@@ -205,6 +205,6 @@ def test_command(folder, capsys):
 
 
 @pytest.mark.skipif(not NOTEBOOKS, reason="no notebooks yet")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_notebook(path):
     assert lint.faults(path) == []
