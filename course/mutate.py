@@ -6,6 +6,7 @@ a mutant costs only the cells from there to the check that kills it.
 """
 
 import argparse
+import ast
 import json
 import subprocess
 import sys
@@ -18,11 +19,9 @@ from difflib import ndiff
 from os import environ
 from pathlib import Path
 
-import nbformat
-
+from course.notebooks import ROOT, all_notebooks, cells_of, name_of, named
 from course.operators import candidates
 
-PROJECT = Path(__file__).resolve().parent.parent
 REACH = 0.95  # share of the generated mutants, over all notebooks, that must be killed
 QUIET = {  # no accelerator and one thread: a fork inherits neither
     "DGM_LIVE": "0",
@@ -94,20 +93,9 @@ def _share(result: Result, kind: str) -> str:
     return f"{kind} {killed}/{total}{percent}"
 
 
-def code_cells(notebook: Path) -> list[dict[str, object]]:
-    """The code cells that run, in order: id, source, and whether a cell is a solution. Figure cells are left out."""
-    cells = []
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code" and "figure" not in cell.metadata.get("tags", []):
-            grader = cell.metadata.get("nbgrader", {})
-            solution = bool(grader.get("solution")) and not grader.get("grade")
-            cells.append({"id": grader.get("grade_id", cell.get("id")), "source": cell.source, "solution": solution})
-    return cells
-
-
 def mutant_file(notebook: Path) -> Path:
     """Where the hand-written mutants of a notebook stand."""
-    return PROJECT / "tests" / "mutants" / f"{notebook.parent.name}__{notebook.stem}.toml"
+    return ROOT / "tests" / "mutants" / f"{notebook.parent.name}__{notebook.stem}.toml"
 
 
 def mutants(notebook: Path, file: Path | None = None) -> list[Mutant]:
@@ -120,7 +108,7 @@ def mutants(notebook: Path, file: Path | None = None) -> list[Mutant]:
     written = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if unknown := set(written) - {"mutant", "equivalent"}:
         raise MutationError(f"{file.name}: unknown tables {sorted(unknown)}; wanted [[mutant]] and [[equivalent]]")
-    solutions = {str(c["id"]): str(c["source"]) for c in code_cells(notebook) if c["solution"]}
+    solutions = {c["id"]: c["source"] for c in cells_of(notebook) if c["mutable"]}
     found = [_hand(entry, solutions, file) for entry in written.get("mutant", [])]
     why = {e["key"]: e["why"] for e in written.get("equivalent", [])}
     for cell, source in solutions.items():
@@ -155,8 +143,6 @@ def _hand(entry: dict[str, str], solutions: dict[str, str], file: Path) -> Mutan
 
 def _change(source: str, mutated: str, plain: bool = False) -> tuple[str, str]:
     """The lines that differ, before and after."""
-    import ast
-
     old = source if plain else ast.unparse(ast.parse(source))
     lines = [d for d in ndiff(old.splitlines(), mutated.splitlines()) if d[0] in "+-"]
     return tuple(" ⏎ ".join(d[2:].strip() for d in lines if d[0] == sign) for sign in "-+")  # type: ignore[return-value]
@@ -180,12 +166,12 @@ def run(
     every = mutants(notebook, file)
     generated = [m for m in every if m.kind == "generated"][subset[0] % subset[1] :: subset[1]]
     chosen = [m for m in [*(m for m in every if m.kind == "hand"), *generated] if only in ("", m.kind)]
-    name = f"{notebook.parent.name}/{notebook.stem}"
+    name = name_of(notebook)
     with tempfile.TemporaryDirectory() as scratch:
         answer = Path(scratch) / "answer.json"
-        job = {"cells": code_cells(notebook), "jobs": jobs, "least": least, "answer": str(answer)}
+        job = {"cells": cells_of(notebook), "jobs": jobs, "least": least, "answer": str(answer)}
         job["mutants"] = [{"key": m.key, "cell": m.cell, "source": m.source} for m in chosen]
-        path = {"PYTHONPATH": ":".join([str(PROJECT), *filter(None, [environ.get("PYTHONPATH")])])}
+        path = {"PYTHONPATH": ":".join([str(ROOT), *filter(None, [environ.get("PYTHONPATH")])])}
         done = subprocess.run(
             [sys.executable, "-c", "from course.forks import serve; serve()"],
             input=json.dumps(job),
@@ -211,16 +197,9 @@ def run(
 
 
 def notebooks(names: list[str]) -> list[Path]:
-    """The notebooks named (assignment/question, or a path), all of the course when none is. Raises MutationError."""
-    if not names:
-        return sorted((PROJECT / "notebooks").glob("*/*.ipynb"))
-    found = []
-    for name in names:
-        choices = [Path(name), PROJECT / "notebooks" / f"{name.removesuffix('.ipynb')}.ipynb"]
-        if not (path := next((p for p in choices if p.is_file()), None)):
-            raise MutationError(f"no notebook {name!r}; wanted <assignment>/<question> or a path")
-        found.append(path.resolve())
-    return found
+    """The notebooks of the names or files given, all of the course when none is. Raises ValueError."""
+    found = [[Path(name).resolve()] if Path(name).is_file() else named([name]) for name in names]
+    return [path for paths in found for path in paths] if names else all_notebooks()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -242,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             results.append(run(notebook, None, options.only, (first, step), options.jobs))
             print(results[-1].text(), flush=True)
-    except MutationError as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     if options.list:

@@ -9,9 +9,10 @@ import pytest
 
 from course import mutate
 from course.mutate import MutationError
+from course.notebooks import all_notebooks, name_of
 from course.operators import OPERATORS, candidates
 
-NOTEBOOKS = mutate.notebooks([])
+NOTEBOOKS = all_notebooks()
 SHARE = 16  # one generated mutant in so many runs each day; make mutate runs all
 
 
@@ -138,7 +139,7 @@ def course(tmp_path):
         book = nbformat.v4.new_notebook()
         for role, name, source, *tags in cells:
             grader = {"grade": False, "solution": False, "locked": False, "schema_version": 3, "grade_id": name}
-            cell = nbformat.v4.new_code_cell(source, metadata={"nbgrader": grader | ROLES[role], "tags": tags})
+            cell = nbformat.v4.new_code_cell(source, id=name, metadata={"nbgrader": grader | ROLES[role], "tags": tags})
             book.cells.append(cell)
         path = tmp_path / "hw0" / "q0.ipynb"
         path.parent.mkdir(exist_ok=True)
@@ -271,7 +272,7 @@ def test_a_notebook_that_fails_unmutated(course):
 
 
 @pytest.mark.skipif(not NOTEBOOKS, reason="no notebooks yet")
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
 def test_notebook_notices(notebook: Path):
     """Every hand-written mutant dies, and at least 95 % of today's share of the generated ones."""
     today = datetime.date.today().timetuple().tm_yday
