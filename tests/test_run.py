@@ -46,7 +46,7 @@ TRAPS = {
     "failing shell command whose output is kept": "x = !false",
     "traceback printing disabled": "get_ipython().showtraceback = lambda *a, **k: None\nassert 1 == 2",
     "error in an interact callback": "from ipywidgets import interact\ninteract(lambda k: 1 / 0, k=(0, 3))",
-    "error in an observe callback": "import ipywidgets as w\ns = w.IntSlider()\ns.observe(lambda c: 1 / 0)\ns.value = 3",
+    "error in an observe callback": "import ipywidgets as w\ns = w.IntSlider()\ns.observe(lambda c: 1 / 0)\ns.value = 3",  # noqa: E501
     "sys.exit(0)": "import sys\nsys.exit(0)",
     "an exception": "raise KeyError('lost')",
 }
