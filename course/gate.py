@@ -1,7 +1,7 @@
 """One notebook, executed in a clean kernel and judged: nothing that goes wrong may pass.
 
-nbclient collects the outputs; what it lets through (an error shown inside a widget, a failed shell line, a stalled
-reply) is caught here. Which notebooks run, and what is written about them, does not belong here.
+nbclient collects the outputs; what it lets through (an error shown inside a widget, a failed shell line, a
+stalled reply) is caught here. Which notebooks run, and what is written about them, does not belong here.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from nbformat import NotebookNode
 
 from course.verdict import Failure, Result, code_cells, plain, read_checks
 
-SLICE = 0.2  # s between looks at the shell channel: a lost wake-up (nbclient #312) costs this much, not the cell limit
+SLICE = 0.2  # s between looks at the shell channel: what a lost wake-up (nbclient #312) costs at most
 GRACE = 5.0  # s that an interrupted cell has to stop before its kernel is killed
 
-# Runs silently before the first cell. Shell lines that fail raise, which is tried out at once; and on Linux the kernel
-# dies with its runner even while native code keeps ipykernel's own watch from running.
+# Runs silently before the first cell. Shell lines that fail raise, which is tried out at once; and on Linux
+# the kernel dies with its runner even while native code keeps ipykernel's own watch from running.
 GUARD = """
 def _guard():
     import ctypes, signal, subprocess, sys
@@ -39,7 +39,7 @@ def _guard():
     except subprocess.CalledProcessError:
         pass
     else:
-        raise RuntimeError("this IPython lets failed shell lines pass: install the versions in constraints.txt")
+        raise RuntimeError("IPython lets failed shell lines pass: install the versions in constraints.txt")
     shell.user_ns.pop("_exit_code", None)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -62,7 +62,7 @@ class _ThisEnvironment(KernelSpecManager):
 class Gate(NotebookClient):
     """Executes one notebook; the failures found so far are in `failures`.
 
-    `limit` is in seconds per cell (None: none). `on_cell(k)` is called when code cell k (1 is the first) begins.
+    `limit` is in seconds per cell (None: none). `on_cell(k)` is called when code cell k, from 1, begins.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Gate(NotebookClient):
             )
 
     async def _start(self) -> None:
-        """Start a kernel and prepare it. A failed start is tried once more: ports may have been taken meanwhile."""
+        """Start a kernel and prepare it. A failed start is tried once more: ports may have been taken."""
         for attempt in (1, 2):
             self.km = AsyncKernelManager(kernel_spec_manager=_ThisEnvironment(), log=_QUIET)
             try:
@@ -160,7 +160,7 @@ class Gate(NotebookClient):
                 self._group = 0
 
     async def _reply(self, message: str, limit: float | None) -> dict:
-        """The reply to the request `message`. Interrupts at the limit; raises DeadKernelError without a live kernel."""
+        """The reply to the request `message`. Interrupts at the limit; DeadKernelError when it dies."""
         end = None if limit is None else monotonic() + limit
         while True:
             try:
@@ -249,7 +249,7 @@ async def execute(
     on_start: Callable[[int], None] = lambda cells: None,
     on_cell: Callable[[int], None] = lambda k: None,
 ) -> Result:
-    """Execute the notebook `source` in its own folder, write it with its new outputs to `target`, and judge it.
+    """Execute the notebook `source` in its own folder, write it with new outputs to `target`, and judge it.
 
     `environment` is the kernel's whole environment. Never raises for what a notebook does.
     """

@@ -12,7 +12,7 @@ SLICE = 1.0  # s between looks at the kernel
 
 
 def await_reply(self: RunningKernel, msg_id: str, timeout: float | None = None) -> None:
-    """As nbval's: wait for the reply to `msg_id`; queue.Empty after `timeout` seconds. RuntimeError for a dead kernel."""
+    """As nbval's: wait for the reply to `msg_id`; queue.Empty after `timeout` s. RuntimeError: it died."""
     end = float("inf") if timeout is None else monotonic() + timeout
     while True:
         try:

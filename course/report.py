@@ -113,9 +113,10 @@ def table(results: list[Result]) -> Table:
 
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; background: #fff }
-table { border-collapse: collapse; width: 100% } td, th { padding: .3em .8em; text-align: left; border-bottom: 1px solid #ccc;
-vertical-align: top } .n { text-align: right } .passed { color: #046b2c } .failed { color: #a80000; font-weight: 600 }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; width: 100% }
+td, th { padding: .3em .8em; text-align: left; border-bottom: 1px solid #ccc; vertical-align: top }
+.n { text-align: right } .passed { color: #046b2c } .failed { color: #a80000; font-weight: 600 }
 pre { overflow-x: auto; background: #f4f4f4; padding: .8em; font-size: 13px }
 """
 
@@ -144,7 +145,8 @@ def _row(n: dict) -> str:
         f'<td class="{n["verdict"]}">{n["verdict"]}</td>',
         f'<td class="n">{n["executed"]}/{n["cells"]}</td>',
         f'<td class="n">{n["passed"]}/{n["expected"]}</td>',
-        f'<td>{escape(points)}</td><td class="n">{n["points_total"]:g}</td><td class="n">{n["seconds"]:.1f}</td>',
+        f'<td>{escape(points)}</td><td class="n">{n["points_total"]:g}</td>',
+        f'<td class="n">{n["seconds"]:.1f}</td>',
     ]
     return f"<tr>{''.join(cells)}</tr>"
 

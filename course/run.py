@@ -1,7 +1,7 @@
 """Execute the notebooks and say which of them hold: `python -m course.run [names…]`, which is `make run`.
 
-Each notebook runs in a clean kernel of this environment, several at a time. A run that was interrupted continues:
-notebooks that had passed, and have not changed since, are not run again.
+Each notebook runs in a clean kernel of this environment, several at a time. A run that was interrupted
+continues: notebooks that had passed, and have not changed since, are not run again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ LIMITS = {"quick": 300.0, "full": 0.0}  # s per cell; 0: none
 def find(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """{"<hw>/<q>": path} of the notebooks named, or of all below `folder`.
 
-    A name may begin with notebooks/ and end in .ipynb. Raises ValueError for an unknown name, and where there is none.
+    A name may begin with notebooks/ and end in .ipynb. Raises ValueError for an unknown name, or no notebook.
     """
     there = {f"{p.parent.name}/{p.stem}": p.resolve() for p in sorted(folder.glob("[!.]*/[!.]*.ipynb"))}
     if not there:
@@ -45,14 +45,14 @@ def find(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def environment(profile: str) -> dict[str, str]:
-    """The kernels' environment: the profile, the project importable, one thread each unless set, nobody at the sliders."""
+    """The kernels' environment: profile, project importable, one thread each unless set, no live sliders."""
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     ours = {"DGM_PROFILE": profile, "PYTHONPATH": path}
     return {"OMP_NUM_THREADS": "1", "DGM_LIVE": "0"} | os.environ | ours
 
 
 def key(source: Path, profile: str) -> str:
-    """SHA-256 of what decides a result: the notebook, the helpers, the profile, and the data folder's name."""
+    """SHA-256 of what decides a result: the notebook, the helpers, the profile, the data folder's name."""
     digest = hashlib.sha256()
     for path in [source, *sorted((PROJECT / "helpers").glob("*.py"))]:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())

@@ -12,7 +12,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong: the code cell (1 is the first; 0: no cell), its id, one line, and the traceback as plain text."""
+    """What went wrong: the code cell (from 1; 0: no cell), its id, a line, the traceback as plain text."""
 
     cell: int
     cell_id: str
@@ -49,7 +49,7 @@ def code_cells(nb: NotebookNode) -> list[tuple[int, NotebookNode]]:
 
 
 def read_checks(nb: NotebookNode, result: Result) -> None:
-    """Take checks and points from the last code cell; a failure is added unless it reports all checks that it expects."""
+    """Take checks and points from the last code cell; add a failure unless it reports all that it expects."""
     cells = code_cells(nb)
     last = cells[-1][1] if cells else NotebookNode(outputs=[])
     found = [data[MIME] for output in last.outputs if MIME in (data := output.get("data", {}))]
