@@ -87,7 +87,7 @@ class Gate(NotebookClient):
 
     async def run(self) -> None:
         """Execute the code cells. After an error the rest is not run; after an interrupted cell it is."""
-        cells = code_cells(self.nb)
+        cells, complete = code_cells(self.nb), False
         try:
             await self._start()
             for k, (index, cell) in enumerate(cells, 1):
@@ -103,12 +103,16 @@ class Gate(NotebookClient):
                         raise asyncio.CancelledError from None
                     self._dead()
                     break
+                except Exception as error:  # nbclient could not digest what the cell sent
+                    self._fail(f"{type(error).__name__}: {error}")
+                    break
                 if len(self.failures) > before and not self._over:
                     break
             else:
+                complete = True
                 self.set_widgets_metadata()
         finally:
-            await self._stop(gently=not self.failures)
+            await self._stop(gently=complete)
         if self.executed < len(cells):
             left = len(cells) - self.executed
             self.failures.append(

@@ -96,7 +96,10 @@ def where(cell: int, cell_id: str) -> str:
 
 def table(results: list[Result]) -> Table:
     """The closing table of the terminal."""
-    out = Table("notebook", "verdict", "cells", "checks", "points", "s", "first failure")
+    out = Table()
+    for head in ("notebook", "verdict", "cells", "checks", "points", "s"):
+        out.add_column(head, no_wrap=True)
+    out.add_column("first failure", no_wrap=True, overflow="ellipsis")
     for r in results:
         first = (
             f"{where(r.failures[0].cell, r.failures[0].cell_id)}{r.failures[0].message}" if r.failures else ""

@@ -55,6 +55,10 @@ def read_checks(nb: NotebookNode, result: Result) -> None:
     found = [data[MIME] for output in last.outputs if MIME in (data := output.get("data", {}))]
     where = len(cells), last.get("id", "")
     if not found:
+        claimed = re.search(r"\.report\((?:expected=)?(\d+)\)", last.get("source", ""))
+        result.expected = int(claimed[1]) if claimed else 0
+        texts = [output.text for _, c in cells for output in c.outputs if output.output_type == "stream"]
+        result.passed = sum(line.startswith("✓ ") for text in texts for line in text.splitlines())
         if result.ok:  # else the reason is known
             result.failures.append(
                 Failure(*where, "the last code cell reports no checks: end with checks.report(…)")
