@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from time import monotonic
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape as literal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -94,25 +95,22 @@ def where(cell: int, cell_id: str) -> str:
     return f"cell {cell} ({cell_id}): " if cell_id else f"cell {cell}: " if cell else ""
 
 
-def table(results: list[Result]) -> Table:
-    """The closing table of the terminal."""
-    out = Table()
-    for head in ("notebook", "verdict", "cells", "checks", "points", "s"):
-        out.add_column(head, no_wrap=True)
-    out.add_column("first failure", no_wrap=True, overflow="ellipsis")
+def close(console: Console, results: list[Result]) -> None:
+    """The closing table, and the first failure of each notebook that failed."""
+    out = Table(box=SIMPLE_HEAD, pad_edge=False)
+    out.add_column("notebook", overflow="fold")
+    for head in ("verdict", "cells", "checks", "points", "s"):
+        out.add_column(head, no_wrap=True, justify="left" if head == "verdict" else "right")
     for r in results:
-        first = (
-            f"{where(r.failures[0].cell, r.failures[0].cell_id)}{r.failures[0].message}" if r.failures else ""
-        )
         verdict = "[green]passed[/]" if r.ok else "[red]failed[/]"
-        row = (
-            f"{r.executed}/{r.cells}",
-            f"{r.passed}/{r.expected}",
-            f"{sum(r.points.values()):g}",
-            f"{r.seconds:.1f}",
-        )
-        out.add_row(literal(r.name), verdict, *row, literal(first))
-    return out
+        counts = f"{r.executed}/{r.cells}", f"{r.passed}/{r.expected}", f"{sum(r.points.values()):g}"
+        out.add_row(literal(r.name), verdict, *counts, f"{r.seconds:.1f}")
+    console.print(out)
+    for r in results:
+        if not r.ok:
+            first = r.failures[0]
+            text = f"✗ {r.name}: {where(first.cell, first.cell_id)}{first.message}"
+            console.print(literal(text), highlight=False, soft_wrap=True)
 
 
 STYLE = """

@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.save(options.build, facts, results)
     for name in options.found:  # complete: the next run begins afresh
         (options.build / "state" / f"{name.replace('/', '__')}.json").unlink(missing_ok=True)
-    console.print(report.table(results))
+    report.close(console, results)
     failed = sum(not r.ok for r in results)
     console.print(
         f"{len(results) - failed} of {len(results)} passed, report in {tidy(str(options.build))}/report.html"

@@ -47,11 +47,15 @@ def test_reports(tmp_path):
     done = subprocess.run(command(tmp_path), cwd=run.PROJECT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "1 of 2 passed" in done.stdout
     assert "hw1/q1: 2 cells" in done.stdout and "✓ hw1/q1: 1/1 checks" in done.stdout
+    assert done.stdout.count("ValueError: part '1' is not among the parts") == 2, (
+        "at once, and below the table"
+    )
     made = json.loads((tmp_path / "build/report.json").read_text())
     assert made["profile"] == "quick" and made["python"] == run.platform.python_version() and made["torch"]
     first, second = made["notebooks"]
     assert (first["name"], first["verdict"], first["points_total"]) == ("hw1/q1", "passed", 5)
     assert first["points"] == {"1": 2, "2": 3} and first["first_failure"] is None and first["seconds"] > 0
+    assert (second["passed"], second["expected"]) == (1, 1), "what a failed notebook had shown till then"
     assert second["verdict"] == "failed" and second["failures"][0]["cell"] == 2
     trace = second["first_failure"]["traceback"]
     assert "ValueError" in trace and "helpers/checks.py" in trace
