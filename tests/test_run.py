@@ -28,11 +28,40 @@ def gone(pid: int, patience: float = 3.0) -> bool:
     return False
 
 
-def test_nothing_that_a_cell_started_outlives_the_kernel(tmp_path):
+def test_nothing_that_a_cell_started_outlives_a_dead_kernel(tmp_path):
     pid = tmp_path / "pid"
-    started = f"import subprocess\nopen({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
-    assert execute(store(tmp_path / "q0.ipynb", started)).ok
+    started = (
+        f"import os, subprocess\nchild = subprocess.Popen(['sleep', '600'])\nf = open({str(pid)!r}, 'w')"
+    )
+    store(tmp_path / "q0.ipynb", started + "\nf.write(str(child.pid))\nf.close()\nos._exit(0)")
+    assert "the kernel died" in execute(tmp_path / "q0.ipynb").failures[0].message
     assert gone(int(pid.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("text", "tidy"),
+    [
+        ("{PROJECT}/helpers/checks.py:7", "./helpers/checks.py:7"),
+        ("{prefix}/lib/x.py", "<environment>/lib/x.py"),
+        ("File /opt/other/lib/x.py:3, in f", "File …/x.py:3, in f"),
+        ("{data}/mnist/a.gz is missing", "$DGM_DATA/mnist/a.gz is missing"),
+        ("{home}/notes.txt and ~/notes.txt", "~/notes.txt and ~/notes.txt"),
+        ("{data}-old", "{data}-old"),
+        ("see https://example.org/a/b", "see example.org/a/b"),
+        ("x = a/b/c; 1/2/3; p(x)/(q/r)", "x = a/b/c; 1/2/3; p(x)/(q/r)"),
+    ],
+    ids="project environment other data home longer address division".split(),
+)
+def test_tracebacks_name_no_folder_of_this_machine(monkeypatch, text, tidy):
+    monkeypatch.setattr(run, "PROJECT", Path("/srv/course"))
+    monkeypatch.setattr(sys, "prefix", "/srv/venv")
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/us"))
+    monkeypatch.setenv("DGM_DATA", "/data")
+    names = {"PROJECT": "/srv/course", "prefix": "/srv/venv", "home": "/home/us", "data": "/data"}
+    assert run.tidy(text.format(**names)) == tidy.format(**names)
+    short = "~/venv/lib/x.py"  # IPython writes folders below home so
+    monkeypatch.setattr(sys, "prefix", "/home/us/venv")
+    assert run.tidy(short) == "<environment>/lib/x.py"
 
 
 def command(folder: Path, *names: str) -> list[str]:
