@@ -97,9 +97,7 @@ class Gate(NotebookClient):
                 try:
                     await self.async_execute_cell(cell, index)
                 except DeadKernelError:
-                    if (
-                        asyncio.current_task().cancelling()
-                    ):  # we are being stopped; nbclient takes it for a death
+                    if asyncio.current_task().cancelling():  # we are being stopped; nbclient takes it for a death
                         raise asyncio.CancelledError from None
                     self._dead()
                     break
@@ -115,9 +113,7 @@ class Gate(NotebookClient):
             await self._stop(gently=complete)
         if self.executed < len(cells):
             left = len(cells) - self.executed
-            self.failures.append(
-                Failure(0, "", f"{left} of {len(cells)} code cells gave no reply or were not run")
-            )
+            self.failures.append(Failure(0, "", f"{left} of {len(cells)} code cells gave no reply or were not run"))
 
     async def _start(self) -> None:
         """Start a kernel and prepare it. A failed start is tried once more: ports may have been taken."""
@@ -233,9 +229,7 @@ class Gate(NotebookClient):
         self._console.seek(0)
         last = self._console.read().decode(errors="replace")[-4000:]
         if self._over:
-            self._fail(
-                f"over its limit of {self.limit:g} s; the interrupt was swallowed and the kernel killed"
-            )
+            self._fail(f"over its limit of {self.limit:g} s; the interrupt was swallowed and the kernel killed")
         else:
             self._fail("the kernel died (out of memory, or a crash in native code)", {"traceback": [last]})
 

@@ -83,9 +83,7 @@ class Display:
         if self.live and result.name in self._tasks:
             self.bars.remove_task(self._tasks.pop(result.name))
         note = "kept from the interrupted run" if kept else f"{result.seconds:.1f} s"
-        self.line(
-            f"{'✓' if result.ok else '✗'} {result.name}: {result.passed}/{result.expected} checks, {note}"
-        )
+        self.line(f"{'✓' if result.ok else '✗'} {result.name}: {result.passed}/{result.expected} checks, {note}")
         for failure in result.failures:
             self.line(f"    {where(failure.cell, failure.cell_id)}{failure.message}")
 
@@ -125,9 +123,7 @@ pre { overflow-x: auto; background: #f4f4f4; padding: .8em; font-size: 13px }
 def html(about: dict, notebooks: list[dict]) -> str:
     """One page that needs nothing else. `about` describes the run, `notebooks` are from `as_dict`."""
     passed = sum(n["verdict"] == "passed" for n in notebooks)
-    head = "".join(
-        f"<th>{h}</th>" for h in ("notebook", "verdict", "cells", "checks", "points by part", "points", "s")
-    )
+    head = "".join(f"<th>{h}</th>" for h in ("notebook", "verdict", "cells", "checks", "points by part", "points", "s"))
     facts = " · ".join(escape(f"{k} {v}") for k, v in about.items())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -153,9 +149,7 @@ def _row(n: dict) -> str:
 
 
 def _failures(n: dict) -> str:
-    lines = "".join(
-        f"<li>{escape(where(f['cell'], f['cell_id']) + f['message'])}</li>" for f in n["failures"]
-    )
+    lines = "".join(f"<li>{escape(where(f['cell'], f['cell_id']) + f['message'])}</li>" for f in n["failures"])
     trace = escape(n["first_failure"]["traceback"])
     return f"<h2>{escape(n['name'])}</h2><ol>{lines}</ol>" + (f"<pre>{trace}</pre>" if trace else "")
 

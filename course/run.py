@@ -148,13 +148,9 @@ def about(profile: str, seconds: float) -> dict[str, str]:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m course.run", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="<hw>/<q>; all notebooks when none is named")
-    parser.add_argument(
-        "--cell-limit", type=float, help="seconds per cell, 0: none (300 in quick, none in full)"
-    )
+    parser.add_argument("--cell-limit", type=float, help="seconds per cell, 0: none (300 in quick, none in full)")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time (2)")
-    parser.add_argument(
-        "--notebooks", type=Path, default=PROJECT / "notebooks", help="folder of the <hw> folders"
-    )
+    parser.add_argument("--notebooks", type=Path, default=PROJECT / "notebooks", help="folder of the <hw> folders")
     parser.add_argument("--build", type=Path, default=PROJECT / "build" / "run", help="folder of the report")
     options = parser.parse_args(argv)
     options.profile = os.environ.get("DGM_PROFILE", "quick")
@@ -187,9 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (options.build / "state" / f"{name.replace('/', '__')}.json").unlink(missing_ok=True)
     report.close(console, results)
     failed = sum(not r.ok for r in results)
-    console.print(
-        f"{len(results) - failed} of {len(results)} passed, report in {tidy(str(options.build))}/report.html"
-    )
+    console.print(f"{len(results) - failed} of {len(results)} passed, report in {tidy(str(options.build))}/report.html")
     return 1 if failed else 0
 
 

@@ -60,9 +60,7 @@ def read_checks(nb: NotebookNode, result: Result) -> None:
         texts = [output.text for _, c in cells for output in c.outputs if output.output_type == "stream"]
         result.passed = sum(line.startswith("✓ ") for text in texts for line in text.splitlines())
         if result.ok:  # else the reason is known
-            result.failures.append(
-                Failure(*where, "the last code cell reports no checks: end with checks.report(…)")
-            )
+            result.failures.append(Failure(*where, "the last code cell reports no checks: end with checks.report(…)"))
         return
     report = found[-1]
     records = report["records"]
@@ -70,7 +68,5 @@ def read_checks(nb: NotebookNode, result: Result) -> None:
     result.expected, result.points = report["expected"], report["points"]
     wrong = [r["claim"] for r in records if r["verdict"] not in ("✓", "not judged")]
     if wrong or len(records) != result.expected or not records:
-        what = f"{len(records)} checks recorded, {result.expected} expected" + (
-            f"; not held: {wrong}" if wrong else ""
-        )
+        what = f"{len(records)} checks recorded, {result.expected} expected" + (f"; not held: {wrong}" if wrong else "")
         result.failures.append(Failure(*where, what))

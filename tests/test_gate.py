@@ -37,9 +37,7 @@ def played(tmp_path):
 
 
 def test_notebook_that_holds_passes_and_its_lying_outputs_are_replaced(tmp_path):
-    path = store(
-        tmp_path / "q0.ipynb", "print(6 * 7)", "[k for k in dir() if 'guard' in k or k == '_exit_code']"
-    )
+    path = store(tmp_path / "q0.ipynb", "print(6 * 7)", "[k for k in dir() if 'guard' in k or k == '_exit_code']")
     nb = nbformat.read(path, 4)
     nb.cells[1].outputs = [new_output("stream", name="stdout", text="41\n")]
     nb.metadata["kernelspec"] = {"name": "not-installed", "display_name": "?", "language": "python"}
@@ -114,9 +112,7 @@ def test_cell_marked_as_raising_and_skipped_is_judged_all_the_same(tmp_path):
 
 def test_first_cell_raises_and_the_traceback_is_kept(tmp_path):
     path = tmp_path / "q0.ipynb"
-    cells = [
-        new_code_cell(s, id=f"c{i}") for i, s in enumerate(("def f():\n    return 1 / 0\nf()", "f()", REPORT))
-    ]
+    cells = [new_code_cell(s, id=f"c{i}") for i, s in enumerate(("def f():\n    return 1 / 0\nf()", "f()", REPORT))]
     nbformat.write(new_notebook(cells=cells), path)
     result = execute(path)
     assert [f.cell for f in result.failures] == [1, 0]
@@ -167,11 +163,7 @@ def test_report_is_read_with_suspicion(verdicts, expected, message):
         cell.outputs = [new_output("display_data", data=data)]
     result = Result("hw0/q0")
     read_checks(new_notebook(cells=[cell]), result)
-    assert (
-        [f.message for f in result.failures] == []
-        if message is None
-        else message in result.failures[0].message
-    )
+    assert [f.message for f in result.failures] == [] if message is None else message in result.failures[0].message
     assert result.passed == (verdicts or []).count("✓")
 
 

@@ -30,9 +30,7 @@ def gone(pid: int, patience: float = 3.0) -> bool:
 
 def test_nothing_that_a_cell_started_outlives_a_dead_kernel(tmp_path):
     pid = tmp_path / "pid"
-    started = (
-        f"import os, subprocess\nchild = subprocess.Popen(['sleep', '600'])\nf = open({str(pid)!r}, 'w')"
-    )
+    started = f"import os, subprocess\nchild = subprocess.Popen(['sleep', '600'])\nf = open({str(pid)!r}, 'w')"
     store(tmp_path / "q0.ipynb", started + "\nf.write(str(child.pid))\nf.close()\nos._exit(0)")
     assert "the kernel died" in execute(tmp_path / "q0.ipynb").failures[0].message
     assert gone(int(pid.read_text()))
@@ -76,9 +74,7 @@ def test_reports(tmp_path):
     done = subprocess.run(command(tmp_path), cwd=run.PROJECT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "1 of 2 passed" in done.stdout
     assert "hw1/q1: 2 cells" in done.stdout and "✓ hw1/q1: 1/1 checks" in done.stdout
-    assert done.stdout.count("ValueError: part '1' is not among the parts") == 2, (
-        "at once, and below the table"
-    )
+    assert done.stdout.count("ValueError: part '1' is not among the parts") == 2, "at once, and below the table"
     made = json.loads((tmp_path / "build/report.json").read_text())
     assert made["profile"] == "quick" and made["python"] == run.platform.python_version() and made["torch"]
     first, second = made["notebooks"]
