@@ -10,8 +10,8 @@ import pytest
 from course import mutate
 from course.mutate import MutationError
 from course.notebooks import all_notebooks, name_of
-from helpers.settings import folder
 from course.operators import OPERATORS, candidates
+from helpers.settings import folder
 
 NOTEBOOKS = all_notebooks()
 SHARE = 16  # one generated mutant in so many runs each day; make mutate runs all
