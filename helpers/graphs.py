@@ -115,6 +115,37 @@ def joint(G: nx.DiGraph, cpts: Mapping[Node, Tensor]) -> Tensor:
     return torch.einsum(",".join(scripts) + "->..." + "".join(letter[v] for v in G), *factors)
 
 
+def random_potentials(
+    G: nx.Graph, generator: torch.Generator, draws: Sequence[int] = (), states: int = 2
+) -> dict[frozenset, Tensor]:
+    """One positive table for each maximal clique of an undirected graph, entries exp(standard normal).
+
+    One float64 tensor per clique: [*draws, states, …, states], its nodes' axes in the order of `list(G)`.
+    """
+    cliques = sorted((frozenset(c) for c in nx.find_cliques(G)), key=lambda c: [v in c for v in G], reverse=True)
+    shapes = {c: (*draws, *[states] * len(c)) for c in cliques}
+    return {c: torch.randn(shape, dtype=torch.float64, generator=generator).exp() for c, shape in shapes.items()}
+
+
+def gibbs(G: nx.Graph, potentials: Mapping[frozenset, Tensor]) -> Tensor:
+    """The normalized product of all potentials: [*draws, states of each node], axes in the order of `list(G)`.
+
+    Koller & Friedman 2009, def. 4.3. Raises ValueError where a potential's nodes are not a clique of G, or an entry is
+    negative, or a node has no potential.
+    """
+    letter = dict(zip(G, ascii_letters, strict=False))
+    for c, table in potentials.items():
+        if not c <= set(G) or not all(G.has_edge(u, v) for u, v in combinations(c, 2)):
+            raise ValueError(f"potential on {set(c)!r}, which is not a clique of the graph; add the missing edges")
+        if not (table >= 0).all():
+            raise ValueError(f"potential on {set(c)!r} has an entry that is negative or not a number")
+    if missing := set(G).difference(*potentials):
+        raise ValueError(f"no potential holds {missing!r}; add a table of ones for each")
+    scripts = ["..." + "".join(letter[v] for v in G if v in c) for c in potentials]
+    p = torch.einsum(",".join(scripts) + "->..." + "".join(letter[v] for v in G), *potentials.values())
+    return p / p.sum(tuple(range(p.ndim - len(G), p.ndim)), keepdim=True)
+
+
 def dependence(
     joint: Tensor,
     nodes: Iterable[Node],

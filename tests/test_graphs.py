@@ -177,3 +177,39 @@ def test_draw_marks_blocked_and_active_trails(kind):
     assert {"a", "b", "c", "d", "left"} <= {t.get_text() for t in ax.texts}
     styles = sorted(p.get_linewidth() for p in ax.patches)
     assert styles == ([2.2] * 4 if G.is_directed() else [2.2, 2.2, 3.6, 3.6])
+
+
+# Markov networks
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gibbs_has_exactly_the_independences_of_its_graph(seed):
+    G = nx.Graph(random_dag("abcde", seed))
+    p = graphs.gibbs(G, graphs.random_potentials(G, generator(seed), (30,)))
+    assert torch.allclose(p.flatten(1).sum(1), torch.ones(30, dtype=torch.float64))
+    for x, y, z in graphs.statements(G):
+        gap = graphs.dependence(p, G, x, y, z)
+        assert gap.max() < 1e-12 if not graphs.active_trails(G, x, y, z) else (gap > 1e-9).all()
+
+
+def test_one_entry_of_a_gibbs_distribution_by_hand():
+    G = nx.Graph([("b", "a"), ("b", "c")])
+    potentials = {
+        frozenset("ab"): torch.tensor([[1.0, 2], [3, 4]]),  # [b, a]: axes in the order of list(G)
+        frozenset("bc"): torch.tensor([[5.0, 6], [7, 8]]),
+    }
+    p = graphs.gibbs(G, potentials)  # [b, a, c]
+    assert list(G) == ["b", "a", "c"]
+    total = (1 + 2) * (5 + 6) + (3 + 4) * (7 + 8)
+    assert p[1, 0, 1].item() == pytest.approx(3 * 8 / total)
+
+
+def test_bad_potentials_are_refused():
+    G = nx.path_graph(3)
+    good = graphs.random_potentials(G, generator())
+    with pytest.raises(ValueError, match="not a clique"):
+        graphs.gibbs(G, good | {frozenset((0, 2)): torch.ones(2, 2)})
+    with pytest.raises(ValueError, match="negative or not a number"):
+        graphs.gibbs(G, good | {frozenset((0, 1)): torch.tensor([[1, -1], [1, 1]])})
+    with pytest.raises(ValueError, match=r"no potential holds \{2\}"):
+        graphs.gibbs(G, {frozenset((0, 1)): torch.ones(2, 2)})
