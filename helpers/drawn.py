@@ -33,16 +33,21 @@ def digits(split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def faces(split: str, size: int = FACE_SIZE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Drawn faces: uint8 [N, 3, size, size], labels (1: smile), and factors [N, K] in [−1, 1] as in FACTORS.
-
-    The factors are independent and uniform, but that |smile| starts at 0.25: less is neither smile nor frown.
-    """
-    n, g = COUNT[split], torch.Generator().manual_seed(SEED[split])
-    factors = torch.rand(n, len(FACTORS), generator=g) * 2 - 1
-    factors[:, 0] = factors[:, 0].sign() * (0.25 + 0.75 * factors[:, 0].abs())
+    """Drawn faces: uint8 [N, 3, size, size], labels (1: smile), and their `random_factors` [N, K]."""
+    factors = random_factors(COUNT[split], torch.Generator().manual_seed(SEED[split]))
     # a few at a time stay in the processor's cache
     images = torch.cat([draw_faces(part, size) for part in factors.split(max(1, 2**17 // size**2))])
     return images, (factors[:, 0] > 0).long(), factors
+
+
+def random_factors(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Factors [n, K] in [−1, 1], columns as in FACTORS: independent and uniform, but that |smile| starts at 0.25.
+
+    Less is neither smile nor frown.
+    """
+    factors = torch.rand(n, len(FACTORS), generator=generator) * 2 - 1
+    factors[:, 0] = factors[:, 0].sign() * (0.25 + 0.75 * factors[:, 0].abs())
+    return factors
 
 
 def draw_faces(factors: torch.Tensor, size: int) -> torch.Tensor:
