@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from helpers.drawn import FACTORS, draw_faces, random_factors
+from helpers.metrics import psnr
+from helpers.settings import Settings
 
 SIDE = 32  # pixels of a face
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -53,8 +55,8 @@ def mutual_information(
 
     Chen et al. 2018, appendix C: H(z_j) − H(z_j | v_k), where q(z_j) and q(z_j | v_k) are the means of the given
     posteriors N(mu, exp(log_var)) [N, d] over all images, and over those of the class. One draw of z per image.
-    Independent codes give a small positive or negative number of the order of bins / N. Raises ValueError where N is
-    not a multiple of `bins`.
+    Independent codes give a number of the order of bins / N; but posteriors so narrow that few others overlap them
+    inflate the information about every factor. Raises ValueError where N is not a multiple of `bins`.
     """
     n = len(mu)
     if n % bins:
@@ -108,6 +110,27 @@ def factor_vae_score(
     half = votes // 2
     table.index_put_((steadiest[:half], fixed[:half]), torch.ones(half), accumulate=True)
     return (table.argmax(1)[steadiest[half:]] == fixed[half:]).float().mean().item()
+
+
+@torch.no_grad()
+def scores(model: FaceVAE, images: Tensor, run: Settings, faces: int, votes: int) -> dict[str, object]:
+    """What is reported of a model: reconstruction of `images` [N, 3, 32, 32], and scores on `faces` fresh faces.
+
+    "rates" (KL to the prior of each dimension, nats), "PSNR" (dB, mean code decoded), "information" [d, K], "gaps"
+    (MIG of each factor), "MIG" (their mean), "FactorVAE score". The same run gives the same numbers.
+    """
+    mu, log_var = model.encode(images)
+    factors = random_factors(faces, run.generator(1))
+    information = mutual_information(*model.encode(draw_faces(factors, SIDE).float() / 255), factors, run.generator(2))
+    gaps = mutual_information_gap(information)
+    return {
+        "rates": (0.5 * (mu.square() + log_var.exp() - 1 - log_var)).mean(0).tolist(),
+        "PSNR": psnr(images, model.decode(mu).clamp(0, 1)).mean().item(),
+        "information": [[round(i, 4) for i in row] for row in information.tolist()],
+        "gaps": gaps.tolist(),
+        "MIG": gaps.mean().item(),
+        "FactorVAE score": factor_vae_score(model.encode, run.generator(3), votes),
+    }
 
 
 def traverse(decode: Callable[[Tensor], Tensor], z: Tensor, dimensions: Sequence[int], values: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 
 from helpers import disentanglement as dis
 from helpers.drawn import FACTORS, draw_faces, faces, random_factors
+from helpers.metrics import psnr
+from helpers.settings import Settings
 
 
 def generator(seed=0):
@@ -101,3 +103,17 @@ def test_traverse_changes_one_dimension_at_a_time():
 
 def test_there_are_as_many_factors_as_the_score_assumes():
     assert len(FACTORS) == 6
+
+
+def test_scores_repeat_and_know_a_collapsed_model():
+    net = dis.FaceVAE(d=3)
+    with torch.no_grad():
+        net.encoder[-1].weight.zero_(), net.encoder[-1].bias.zero_()
+    images = draw_faces(random_factors(20, generator()), 32).float() / 255
+    run = Settings("quick", torch.device("cpu"), 0)
+    found = dis.scores(net, images, run, faces=500, votes=24)
+    assert found == dis.scores(net, images, run, faces=500, votes=24)
+    assert found["rates"] == [0, 0, 0]
+    assert abs(found["MIG"]) < 0.01
+    assert found["FactorVAE score"] == pytest.approx(1 / 6)
+    assert found["PSNR"] == pytest.approx(psnr(images, net.decode(torch.zeros(20, 3))).mean().item(), abs=1e-4)
