@@ -146,3 +146,18 @@ def traverse(decode: Callable[[Tensor], Tensor], z: Tensor, dimensions: Sequence
         codes[row, :, j] = values
     with torch.no_grad():
         return decode(codes.flatten(0, 1))
+
+
+def in_use(rates: Sequence[float], floor: float = 0.1) -> list[int]:
+    """Dimensions whose KL to the prior is above `floor` nats, largest first."""
+    return sorted((j for j, rate in enumerate(rates) if rate > floor), key=lambda j: -rates[j])
+
+
+def names(information: Tensor, dimensions: Sequence[int]) -> list[str]:
+    """For each dimension the two factors about which it knows most, with that information in nats: row labels."""
+    rows = []
+    for j in dimensions:
+        known, order = information[j].topk(2)
+        factors = [f"{FACTORS[k]} {i:.2f}" for i, k in zip(known, order, strict=True)]
+        rows.append(f"$z_{{{j}}}$: {', '.join(factors)}")
+    return rows

@@ -117,3 +117,12 @@ def test_scores_repeat_and_know_a_collapsed_model():
     assert abs(found["MIG"]) < 0.01
     assert found["FactorVAE score"] == pytest.approx(1 / 6)
     assert found["PSNR"] == pytest.approx(psnr(images, net.decode(torch.zeros(20, 3))).mean().item(), abs=1e-4)
+
+
+def test_dimensions_in_use_and_their_labels():
+    assert dis.in_use([0.05, 2.0, 0.1, 3.0, 0.2]) == [3, 1, 4]
+    information = torch.tensor([[0.1, 0.0, 0.0, 0.0, 0.0, 0.7], [0.0, 0.25, 1.5, 0.0, 0.0, 0.0]])
+    assert dis.names(information, [1, 0]) == [
+        f"$z_{{1}}$: {FACTORS[2]} 1.50, {FACTORS[1]} 0.25",
+        f"$z_{{0}}$: {FACTORS[5]} 0.70, {FACTORS[0]} 0.10",
+    ]
