@@ -3,6 +3,9 @@
 Functions take float images [N, C, H, W] in [0, 1] or features [N, d] and return plain numbers.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -88,10 +91,31 @@ def precision_recall(real: torch.Tensor, fake: torch.Tensor, k: int = 3) -> tupl
     return _covered(fake, real, k), _covered(real, fake, k)
 
 
+def density_coverage(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> tuple[float, float]:
+    """Density and coverage of feature sets [N, d] (Naeem et al. 2020, eq. 3 and 4).
+
+    Density: in how many of the balls that reach from a real point to its k-th neighbour a fake lies, over k; its mean
+    is 1 for equal distributions and has no upper limit. Coverage: share of these balls that hold a fake. Unlike
+    recall, neither lets one outlier among the fakes cover a wide region. Raises ValueError for k real points or fewer.
+    """
+    if len(real) <= k:
+        raise ValueError(f"{len(real)} real points; wanted more than k = {k}")
+    held, hit = 0.0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    radius = _radius(real, k)
+    for block in fake.split(1000):
+        inside = torch.cdist(block, real) <= radius
+        held, hit = held + inside.sum().item(), hit | inside.any(0)
+    return held / (k * len(fake)), hit.double().mean().item()
+
+
+def _radius(support: torch.Tensor, k: int) -> torch.Tensor:
+    """Distance of each point [N, d] to its k-th neighbour: [N]. cdist's rounding makes self-distances about 1e-3."""
+    return torch.cat([torch.cdist(block, support).kthvalue(k + 1).values for block in support.split(1000)])
+
+
 def _covered(points: torch.Tensor, support: torch.Tensor, k: int) -> float:
     """Share of points inside the union of balls around the support points, radius to their k-th neighbour."""
-    blocks = support.split(1000)
-    radius = torch.cat([torch.cdist(block, support).kthvalue(k + 1).values for block in blocks])
+    radius = _radius(support, k)
     inside = [(torch.cdist(block, support) <= radius).any(1) for block in points.split(1000)]
     return torch.cat(inside).double().mean().item()
 
@@ -109,3 +133,48 @@ def ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.cat(
         [structural_similarity_index_measure(a, b, data_range=1.0, reduction="none").reshape(-1) for a, b in pairs]
     )
+
+
+def sharpness(x: torch.Tensor) -> torch.Tensor:
+    """Variance of the Laplacian of each image's grey values (Pech-Pacheco et al. 2000): [N]. Blur lowers it.
+
+    The Laplacian is the five-point stencil, at inner pixels only. Raises ValueError for images smaller than 3 × 3.
+    """
+    if min(x.shape[-2:]) < 3:
+        raise ValueError(f"images are {tuple(x.shape[-2:])}; wanted at least 3 × 3")
+    x = x.mean(1)
+    inner = x[:, 1:-1, 1:-1]
+    around = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
+    return (around - 4 * inner).flatten(1).var(1)
+
+
+@torch.no_grad()
+def importance_weighted_bound(
+    log_weights: Callable[[torch.Tensor, int], torch.Tensor], x: torch.Tensor, samples: int, chunk: int = 50
+) -> torch.Tensor:
+    """log (1/K) Σ_k p(x, z_k) / q(z_k|x) of each image with K = `samples` (Burda et al. 2016, eq. 8): [N], in nats.
+
+    `log_weights(x, k)` draws k codes for each image and returns log p(x, z) − log q(z|x), [k, N]. On average a lower
+    bound on log p(x), the ELBO at K = 1, and it rises with K. Raises ValueError for fewer than one sample.
+    """
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; wanted at least 1")
+    parts = [log_weights(x, min(chunk, samples - start)).logsumexp(0) for start in range(0, samples, chunk)]
+    total = torch.stack(parts).logsumexp(0)
+    return total - math.log(samples)
+
+
+def bootstrap_error(
+    statistic: Callable[..., float], *sets: torch.Tensor, repeats: int = 50, generator: torch.Generator | None = None
+) -> float:
+    """Standard error of `statistic(*sets)`: its standard deviation over sets resampled by rows (Efron 1979).
+
+    Raises ValueError for fewer than two repeats.
+    """
+    if repeats < 2:
+        raise ValueError(f"repeats is {repeats}; wanted at least 2")
+    values = []
+    for _ in range(repeats):
+        drawn = [s[torch.randint(len(s), (len(s),), generator=generator).to(s.device)] for s in sets]
+        values.append(statistic(*drawn))
+    return torch.tensor(values, dtype=torch.float64).std().item()
