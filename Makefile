@@ -15,7 +15,7 @@ run: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope -p course.nbval_alive --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
 
 mutate: .venv/ready

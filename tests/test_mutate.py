@@ -266,6 +266,15 @@ def test_equivalents(course):
         mutate.run(path, file)
 
 
+def test_the_clock_is_no_proof_against_an_equivalent(course):
+    written = "[[equivalent]]\nkey = 'f:L3:flip_sign:0'\nwhy = 'it takes longer, no more'\n"
+    loop = "n = 5\nwhile n:\n    n -= 1"
+    path, file = course(("solution", "f", loop), ("test", "c", "assert n == 0"), written=written)
+    result = mutate.run(path, file, least=1.0)
+    assert result.outcomes["f:L3:flip_sign:0"] == "timeout"
+    assert "f:L3:flip_sign:0" not in {m.key for m in result.of("generated")}
+
+
 def test_a_notebook_that_fails_unmutated(course):
     path, file = course(("solution", "f", FORMULA), ("test", "f_check", "assert f(1) == 3"))
     with pytest.raises(MutationError, match="itself does not pass.*f_check"):
