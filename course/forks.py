@@ -1,4 +1,4 @@
-"""Executes a notebook's code cells in this process and forks it once per mutant (see course.mutate).
+"""Executes a notebook's code cells in this process and forks it before each mutated cell (see course.mutate).
 
 `serve` is the entry point of a process of its own: it replaces `__main__`, and forks, which a test runner must not.
 """
@@ -27,19 +27,30 @@ def serve() -> None:
     cells = job["cells"]
     times: list[float] = []
     fault = ""
-    clean = _Child(lambda tell: _execute(cells, namespace, tell), float("inf"))
-    _wait([clean])
-    for part in clean.parts():
-        if part[0] == "cell":
-            times.append(part[1])
-        elif part[0] != "survived":
-            fault = part[1]
+
+    def tell(way: str, detail: float | str) -> None:
+        nonlocal fault
+        if way == "cell":
+            times.append(float(detail))
+        elif way != "survived":
+            fault = str(detail)
+
+    # one pass proves that the notebook passes, takes the cells' times and leaves a snapshot before each mutated cell
+    snapshots: list[tuple[int, _Snapshot]] = []
+    for i, cell in enumerate(cells):
+        if queue := [m for m in job["mutants"] if m["cell"] == cell["id"]]:
+            snapshots.append((i, _Snapshot(queue, cells[i:], namespace, job["jobs"])))
+        _execute([cell], namespace, tell)
+        if fault:
+            break
     outcomes: dict[str, tuple[str, str]] = {}
-    for i, cell in enumerate(cells if not fault else []):
-        queue = [m for m in job["mutants"] if m["cell"] == cell["id"]]
-        limit = max(job["least"], 5 * sum(times[i:]))
-        _mutants_of_cell(queue, cells[i:], namespace, limit, job["jobs"], outcomes)
-        _run_cell(cell["id"], cell["source"], namespace)
+    for i, snapshot in snapshots:
+        if fault:
+            snapshot.child.end()
+            continue
+        outcomes |= snapshot.run(max(job["least"], 5 * sum(times[i:])))
+        if not snapshot.keys <= set(outcomes):
+            fault = f"the process that ran the mutants of cell {cells[i]['id']} died"
     Path(job["answer"]).write_text(json.dumps({"fault": fault, "outcomes": outcomes}), encoding="utf-8")
 
 
@@ -101,11 +112,16 @@ class _Child:
             finally:
                 os._exit(code)
         os.close(write)
+        os.setpgid(self.pid, self.pid)  # here too: `end` may come before the child gets to it
+
+    def lines(self) -> list[list]:
+        """What was told up to now."""
+        return [json.loads(line) for line in self.told.decode().splitlines()]
 
     def parts(self) -> list[list]:
-        """All that was told once the process has ended (see `_wait`)."""
+        """All that was told once the process has ended (see `_wait`), and how it ended."""
         late = time.monotonic() >= self.deadline
-        parts = [json.loads(line) for line in self.told.decode().splitlines()]
+        parts = self.lines()
         if not parts or parts[-1][0] == "cell":
             parts.append(["timeout", "over its time limit"] if late else ["error", "the process died"])
         return parts
@@ -133,15 +149,42 @@ def _wait(running: list[_Child]) -> _Child:
                 return child
 
 
+class _Snapshot:
+    """A fork of this process that waits before a cell; `run` lets it run the mutants of that cell."""
+
+    def __init__(self, queue: list[dict], cells: list[dict], namespace: dict[str, object], jobs: int) -> None:
+        self.keys = {mutant["key"] for mutant in queue}
+        parent = os.getpid()
+        read, self.write = os.pipe()
+
+        def work(tell: Tell) -> None:
+            while not select.select([read], [], [], 5)[0]:
+                if os.getppid() != parent:
+                    return
+            limit = float(os.read(read, 64))
+            for key, fate in _mutants_of_cell(queue, cells, namespace, limit, jobs).items():
+                tell(key, fate)
+
+        self.child = _Child(work, float("inf"))
+        os.close(read)
+
+    def run(self, limit: float) -> dict[str, tuple[str, str]]:
+        """What became of each mutant that may take `limit` seconds; lacks those that were lost with the process."""
+        os.write(self.write, str(limit).encode())
+        os.close(self.write)
+        _wait([self.child])
+        return {key: (way, detail) for key, (way, detail) in self.child.lines()}
+
+
 def _mutants_of_cell(
     queue: list[dict],
     cells: list[dict],
     namespace: dict[str, object],
     limit: float,
     jobs: int,
-    outcomes: dict[str, tuple[str, str]],
-) -> None:
+) -> dict[str, tuple[str, str]]:
     """Run the mutants of the first of `cells`, `jobs` at a time, each followed by the rest of the notebook."""
+    outcomes: dict[str, tuple[str, str]] = {}
     running: dict[_Child, str] = {}
     while queue or running:
         while queue and len(running) < jobs:
@@ -151,3 +194,4 @@ def _mutants_of_cell(
             running[child] = mutant["key"]
         ended = _wait(list(running))
         outcomes[running.pop(ended)] = ended.parts()[-1]
+    return outcomes

@@ -1,8 +1,8 @@
 """Mutation testing of notebooks: each solution cell is made wrong in many ways, and the notebook's checks must notice.
 
 Hand-written mutants stand in tests/mutants/<assignment>__<question>.toml, generated ones come from course.operators.
-One process executes the notebook's code cells in order and forks before each solution cell, once per mutant, so that
-a mutant costs only the cells from there to the check that kills it.
+One process executes the notebook's code cells once, in order, and forks before each solution cell; that snapshot forks
+once per mutant, so that a mutant costs only the cells from there to the check that kills it.
 """
 
 import argparse

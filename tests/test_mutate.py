@@ -208,6 +208,13 @@ def test_gradients_after_a_fork(course):
     assert all("AssertionError" in detail for detail in result.details.values())
 
 
+def test_mutants_that_are_lost_are_a_fault(course):
+    written = entry("kills the runner", "    return", "    import os; os.kill(os.getppid(), 9)\n    return")
+    path, file = course(("solution", "f", FORMULA), ("test", "f_check", CHECK), written=written)
+    with pytest.raises(MutationError, match="ran the mutants of cell f died"):
+        mutate.run(path, file)
+
+
 def test_exit_status(course, monkeypatch, capsys):
     path, file = course(("solution", "f", FORMULA), ("test", "f_check", CHECK))
     monkeypatch.setattr(mutate, "mutant_file", lambda notebook: file)
