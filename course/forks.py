@@ -33,7 +33,7 @@ def serve() -> None:
         if way == "cell":
             times.append(float(detail))
         elif way != "survived":
-            fault = str(detail)
+            fault = f"the notebook itself does not pass: {detail}"
 
     # one pass proves that the notebook passes, takes the cells' times and leaves a snapshot before each mutated cell
     snapshots: list[tuple[int, _Snapshot]] = []

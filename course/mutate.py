@@ -185,7 +185,7 @@ def run(
             raise MutationError(f"{name}: the runner ended with {done.returncode}\n{done.stderr[-2000:]}")
         reply = json.loads(answer.read_text(encoding="utf-8"))
     if reply["fault"]:
-        raise MutationError(f"{name}: the notebook itself does not pass: {reply['fault']}")
+        raise MutationError(f"{name}: {reply['fault']}")
     outcomes = {key: way for key, (way, _) in reply["outcomes"].items()}
     details = {key: detail for key, (_, detail) in reply["outcomes"].items()}
     for m in chosen:
